@@ -1,0 +1,318 @@
+"""What a model reads and writes: messages, prompts, templates, tokens, thinking.
+
+Works on any tokenizer with a ChatML template, which is always the tokenizer's own. It
+knows no model, loads nothing and never executes what a model wrote.
+"""
+
+import contextlib
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwen_course import catalog
+from qwen_course.errors import CourseError, MalformedMessages
+
+Message = dict[str, Any]
+ROLES = ("system", "user", "assistant", "tool")
+
+
+def _map_text(change: Callable[[str], Any], value: Any) -> Any:
+    """Return a nested value with every string changed, keys of dicts included."""
+    if isinstance(value, dict):
+        keys = [change(key) if isinstance(key, str) else key for key in value]
+        return dict(zip(keys, _map_text(change, [*value.values()]), strict=True))
+    if isinstance(value, (list, tuple)):
+        return [_map_text(change, item) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _rules(message: Any) -> Iterator[tuple[object, str, str, Any]]:
+    """Yield what must hold of a message: does it, for which field, the rule, value."""
+    yield isinstance(message, dict), "role", "in a dict", message
+    role, calls, content = map(message.get, ("role", "tool_calls", "content"))
+    near = difflib.get_close_matches(str(role), ROLES, 1, 0)
+    yield role in ROLES, "role", f"one of {', '.join(ROLES)} (nearest: {near})", role
+    may_call = isinstance(calls, list) and role == "assistant" or calls is None
+    yield may_call, "tool_calls", "a list, in an assistant message", calls
+    for number, call in enumerate(calls or []):
+        here = f"tool_calls[{number}]"
+        call = call.get("function", call) if isinstance(call, dict) else call
+        yield isinstance(call, dict), here, "a dict with name and arguments", call
+        name, given = map(call.get, ("name", "arguments"))
+        yield isinstance(name, str), f"{here}.name", "a str", name
+        yield isinstance(given, (dict, str)), f"{here}.arguments", "a dict", given
+    is_text = isinstance(content, (str, list)) or content is None and calls
+    yield is_text, "content", 'a str ("" for an empty text)', content
+    for number, part in enumerate(content if isinstance(content, list) else []):
+        kind = isinstance(part, dict) and part.get("type")
+        is_part = kind and (kind != "text" or isinstance(part.get("text"), str))
+        rule = 'a part such as {"type": "text", "text": "..."}'
+        yield is_part, f"content[{number}]", rule, part
+    thought = message.get("reasoning_content")
+    yield isinstance(thought, str | None), "reasoning_content", "a str", thought
+    for field, value in message.items():
+        text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+        whole = not re.search(r"[\ud800-\udfff]", text)
+        yield whole, field, "free of lone surrogates (decode it as UTF-8)", value
+
+
+def validate(messages: Any) -> None:
+    """Return nothing, or raise MalformedMessages: which message, field, rule, value."""
+    hint = 'A conversation looks like [{"role": "user", "content": "Hello"}].'
+    if not isinstance(messages, list) or not messages:
+        got = f"got {type(messages).__name__} {messages!r:.60}"
+        raise MalformedMessages(f"Messages must be a list of dicts; {got}.", hint)
+    for index, message in enumerate(messages):
+        for holds, field, rule, value in _rules(message):
+            if not holds:
+                rule = f"Message {index}, field {field!r} must be {rule}"
+                got = f"got {type(value).__name__} {value!r:.60}"
+                raise MalformedMessages(f"{rule}; {got}.", hint)
+
+
+def render(
+    tokenizer: Any, messages: list[Message], tools: Sequence[Any] | None = None,
+    thinking: bool | None = None, add_generation_prompt: bool = True, **options: Any,
+) -> str:  # fmt: skip
+    """Return the text that the tokenizer's own template makes of the messages.
+
+    Args:
+        tools: JSON schemas, or functions with type hints and Google docstrings.
+        thinking: goes to the template as `enable_thinking`; None is its own default.
+        options: `chat_template` or switches of one, such as `reasoning_effort="low"`.
+    """
+    validate(messages)
+    options |= {} if thinking is None else {"enable_thinking": thinking}
+    options |= {"add_generation_prompt": add_generation_prompt, "tools": tools}
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    except Exception as error:  # a template is code: it can raise anything
+        rule = f"The chat template refuses this conversation: {error}"
+        raise CourseError(rule, "Change what it names.") from error
+    for index, message in enumerate(messages):
+        parts, seen = message.get("content"), message["role"] != "assistant"
+        for part in parts if isinstance(parts, list) and seen else ():
+            if part.get("text", "").strip() not in text:  # Qwen3 does so in silence
+                rule = f"Message {index}, field 'content': the template drops lists."
+                raise MalformedMessages(rule, "Join the texts to one str.")
+    return text
+
+
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of a text in which no control token is looked for."""
+    backend, words = tokenizer.backend_tokenizer, [text]
+    if backend.normalizer:
+        words = [backend.normalizer.normalize_str(text)]
+    if backend.pre_tokenizer:
+        words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(words[0])]
+    model = backend.model
+    return [token.id for word in words for token in model.tokenize(word)]
+
+
+def encode(
+    tokenizer: Any, messages: list[Message], tools: Sequence[Any] | None = None,
+    thinking: bool | None = None, add_generation_prompt: bool = True, **options: Any,
+) -> list[int]:  # fmt: skip
+    """Return the ids of `render`, in which only the template writes control tokens.
+
+    The messages are rendered again with each letter that control tokens are made of
+    masked by an unused character. What still reads as a control token was written by
+    the template; the text between is unmasked and encoded without control tokens. So
+    no content, tool name, argument or schema can forge one or steer the template by
+    one, and messages without any give the template's own ids. `<think>` and
+    `</think>` in the content of an assistant keep their meaning. Plain words still
+    persuade a model: this stops forged turns, not prompt injection.
+    """
+    from transformers.utils import get_json_schema
+
+    rest = (thinking, add_generation_prompt)
+    real = render(tokenizer, messages, tools, *rest, **options)
+    tools = [get_json_schema(tool) if callable(tool) else tool for tool in tools or []]
+    control = tokenizer.get_added_vocab()
+    longest_first = sorted(map(re.escape, control), key=len, reverse=True)
+    find = re.compile(f"({'|'.join(longest_first) or '(?!)'})")
+    used = {*real}
+    _map_text(used.update, [messages, tools])
+    unused = (c for c in map(chr, range(0x40000, 0x110000)) if c not in used)
+    masks = {c: next(unused) for c in {*"".join(control)} - {*' \t\r\n"\\'}}
+    hide, show = str.maketrans(masks), str.maketrans({m: c for c, m in masks.items()})
+    names = {*re.findall(r"\w+", " ".join(control))} - {*ROLES}
+
+    def mask(text: str) -> str:
+        # A template looks up single words ("role", "string"), but Qwen3-Coder's writes
+        # "<" + key of a schema + ">" too: the name in a control token is masked.
+        known = text.isidentifier() and text not in names
+        return text if known else text.translate(hide)
+
+    masked = [_map_text(mask, message) for message in messages]
+    tags = re.compile("</?think>".translate(hide))
+    for copy in masked:
+        if copy["role"] == "assistant":
+            copy["content"] = _map_text(
+                lambda text: tags.sub(lambda tag: tag[0].translate(show), text),
+                copy.get("content"),
+            )
+    text = render(tokenizer, masked, _map_text(mask, tools), *rest, **options)
+    pieces = find.split(text)  # the odd ones are the template's control tokens
+    if text.translate(show) != real and len(pieces) == len(find.split(real)):
+        rule = "This template decides by the words of a message; encode needs one that"
+        raise CourseError(f"{rule} does not.", "Use a template of the Qwen family.")
+    ids: list[int] = []
+    for number, piece in enumerate(pieces):
+        plain = [] if number % 2 else _plain_ids(tokenizer, piece.translate(show))
+        if not {*control.values()}.isdisjoint(plain):
+            raise CourseError("This tokenizer makes control tokens of plain text.")
+        ids += [control[piece]] if number % 2 else plain
+    return ids
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One token: its id, readable text, whether it is a control token, its author."""
+
+    id: int
+    text: str
+    special: bool
+    author: str
+
+
+_CODES = [*range(33, 127), *range(161, 173), *range(174, 256)]  # written as they are
+_CODES += sorted({*range(256)} - {*_CODES})  # byte-level BPE writes these from 256 on
+_BYTES = {chr(b if n < 188 else 68 + n): bytes([b]) for n, b in enumerate(_CODES)}
+_NEXT = {("<tool_response>", "user"): "tool", ("</tool_response>", "tool"): "user"}
+
+
+def token_table(tokenizer: Any, text: str | Sequence[int]) -> list[TokenRow]:
+    r"""Return one row per token of a text, or of ids such as those of `encode`.
+
+    The author is the one whom the model takes for it: "template" for control tokens,
+    the role line after `<|im_start|>` and what stands between turns, else the role of
+    the turn; "tool" between `<tool_response>` tokens; "user" where no turn is marked.
+    Bytes that make no whole character are shown as `\xe4`, a line break as `\n`.
+    """
+    is_text = isinstance(text, str)
+    ids = tokenizer.encode(text, add_special_tokens=False) if is_text else [*text]
+    control = {number: token for token, number in tokenizer.get_added_vocab().items()}
+    marked = any(control.get(number) == "<|im_start|>" for number in ids)
+    turn, rows, role_line = "template" if marked else "user", [], None
+    for number in map(int, ids):
+        name = control.get(number)
+        token = name or tokenizer.convert_ids_to_tokens(number) or f"[{number}]"
+        raw = b"".join(_BYTES.get(char) or char.encode() for char in token)
+        token = raw.decode("utf-8", "backslashreplace")
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
+        if name in ("<|im_start|>", "<|im_end|>"):
+            turn, role_line = "template", "" if name == "<|im_start|>" else None
+        author = turn if name is None and role_line is None else "template"
+        rows.append(TokenRow(number, shown, name is not None, author))
+        turn = _NEXT.get((name or "", turn), turn)
+        if name is None and role_line is not None:
+            role, line_break, _ = (role_line + token).partition("\n")
+            turn = role if role in ROLES else "template"
+            role_line = None if line_break else role
+    return rows
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A reply in two: the thought, the answer, and whether the thought was closed."""
+
+    thinking: str
+    answer: str
+    finished: bool
+
+
+def split_thinking(text: str, opened: bool = False) -> Parts:
+    """Return thought and answer; the opening tag may have stood in the prompt.
+
+    The thought ends at the last `</think>` alone on its line, as Qwen writes it, else
+    at the last one of all; so an answer may name the tag inside a sentence. `opened`
+    says that the prompt ended in `<think>`: then text without a closing tag is an
+    unfinished thought, which the text alone cannot tell.
+    """
+    if text.lstrip().startswith("<think>"):
+        opened, text = True, text.lstrip().removeprefix("<think>")
+    ends = [*re.finditer(r"^[ \t]*</think>[ \t]*$", text, re.M)]
+    ends = ends or [*re.finditer("</think>", text)]
+    if ends:
+        thought, answer = text[: ends[-1].start()], text[ends[-1].end() :]
+        return Parts(thought.strip(), answer.strip("\n"), True)
+    return Parts(text.strip(), "", False) if opened else Parts("", text, True)
+
+
+def parse_tool_calls(text: str) -> list[dict[str, Any]]:
+    """Return the calls in an answer, each a dict of name (str) and arguments (dict).
+
+    Where `<tool_call>` occurs, only what follows such a tag counts: JSON, or the XML
+    of Qwen3-Coder and Qwen3.5+ (a value that is JSON is read as JSON, else as text).
+    Otherwise every outermost JSON object counts, fenced or bare. What does not parse
+    or has another shape is left out.
+    """
+    opening = re.compile(r"<tool_call>\s*" if "<tool_call>" in text else r"(?=\{)")
+    function = re.compile(r"<function=([^>\n]+)>(.*?)</function>\s*</tool_call>", re.S)
+    parameter = r"(?s)<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>"
+    calls, place = [], 0
+    while match := opening.search(text, place):
+        call, place = None, match.end() + (not match[0])
+        with contextlib.suppress(ValueError, RecursionError):
+            call, place = json.JSONDecoder().raw_decode(text, match.end())
+        if found := function.match(text, match.end()):
+            values: dict[str, Any] = dict(re.findall(parameter, found[2]))
+            for key, value in values.items():
+                with contextlib.suppress(ValueError, RecursionError):
+                    values[key] = json.loads(value)
+            call, place = {"name": found[1], "arguments": values}, found.end()
+        call = call if isinstance(call, dict) else {}
+        name, given = call.get("name"), call.get("arguments")
+        if isinstance(name, str) and isinstance(given, dict):
+            calls.append({"name": name, "arguments": given})
+    return calls
+
+
+def _texts() -> dict[str, dict[str, str]]:
+    return tomllib.loads((catalog.data_dir() / "prompts.toml").read_text("utf-8"))
+
+
+def _prompt(kind: str, **fields: str) -> list[Message]:
+    """Return the messages of a kind of prompt; paragraphs with an empty field go."""
+    for name, text in fields.items():
+        optional = name in ("context", "constraints")
+        if not isinstance(text, str) or not (text.strip() or optional):
+            got = f"got {type(text).__name__} {text!r:.60}"
+            raise CourseError(f"{name} must be a text; {got}.", f"Pass a {name}.")
+        fields[name] = text.strip()
+    messages, empty = [], [f"{{{name}}}" for name, text in fields.items() if not text]
+    for role, text in _texts()[kind].items():
+        kept = [p for p in text.strip().split("\n\n") if not any(e in p for e in empty)]
+        messages.append({"role": role, "content": "\n\n".join(kept).format(**fields)})
+    return messages
+
+
+def reasoning_prompt(problem: str, context: str = "") -> list[Message]:
+    """Return messages that ask for a solution in five steps."""
+    return _prompt("reasoning", problem=problem, context=context)
+
+
+def coding_prompt(
+    task: str, language: str = "Python", context: str = "", constraints: str = ""
+) -> list[Message]:
+    """Return messages that ask for documented code."""
+    fields = {"language": language, "context": context, "constraints": constraints}
+    return _prompt("coding", task=task, **fields)
+
+
+def multilingual_prompt(
+    query: str, languages: Sequence[str] = ("en", "zh", "es")
+) -> list[Message]:
+    """Return messages that ask for an answer in each language, given by its code."""
+    known = _texts()["languages"]
+    for code in (code for code in languages if code not in known):
+        near = difflib.get_close_matches(str(code), [*known, *known.values()], 1, 0)
+        hint = f"Nearest: {near[0]}. Give a list of: {', '.join(known)}."
+        raise CourseError(f"Unknown language {code!r} in {languages!r}.", hint)
+    names = ", ".join(known[code] for code in languages)
+    return _prompt("multilingual", query=query, languages=names)

@@ -1,0 +1,344 @@
+"""Exercises: is the answer right, a hint, the solution, how far you are.
+
+Knows the definitions in `data/exercises/lesson_NN.py` and a progress file in
+$QWEN_COURSE_HOME (default ~/.qwen_course); knows nothing of models and notebooks. Linux
+judges an answer in a forked child: a loop, a crash or a leak costs a verdict, not the
+notebook. Elsewhere it is judged here, under a time limit. Checks use plain values and
+tokenizers: torch hangs in a forked child.
+"""
+
+import builtins
+import ctypes
+import difflib
+import fcntl
+import functools
+import importlib.util
+import io
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import astuple, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from qwen_course import __version__, catalog
+from qwen_course.errors import CourseError
+
+MEMORY_GB, PROCESSES, PRINTED = 1, 64, 2000  # limits of a check; PRINTED in characters
+_BLANK = "replace the placeholder in the cell above, run it, then run this cell again"
+_hints_given: dict[str, int] = {}
+
+
+class Text(str):
+    """Text that a notebook shows as it is, without quotes."""
+
+    __repr__ = str.__str__
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A typical wrong answer: belief behind it, source, words the verdict must say."""
+
+    belief: str
+    source: str
+    fragment: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One task; `check(answer)` returns None if it is right, else what is not yet."""
+
+    id: str
+    title: str
+    minutes: int
+    stars: int
+    check: Callable[[Any], str | None]
+    hints: tuple[str, ...]
+    solution: str  # source that defines `name`, as `stub` and each `wrong` do
+    name: str
+    stub: str
+    wrong: tuple[Wrong, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """A verdict: not attempted, not yet, your code raised, or correct; and why."""
+
+    status: str
+    message: str
+    printed: str = ""
+
+    def __repr__(self) -> str:
+        """Verdict first, then what the code printed while it was judged."""
+        printed = self.printed.rstrip().replace("\n", "\n  ")
+        told = f"\nYour code printed:\n  {printed}" if printed else ""
+        return f"{self.status}: {self.message}{told}"
+
+
+@dataclass(frozen=True, repr=False)
+class Progress:
+    """By lesson, which exercises were ever correct: {"00": {"0.1": True, ...}, ...}."""
+
+    lessons: dict[str, dict[str, bool]]
+
+    def __repr__(self) -> str:
+        """One line per lesson."""
+        lines = []
+        for lesson, done in self.lessons.items():
+            left = ", ".join(name for name in done if not done[name])
+            line = f"lesson {lesson}: {sum(done.values())} of {len(done)} correct"
+            lines.append(line + (f"; still open: {left}" if left else ""))
+        return "\n".join(lines) or "no exercises found"
+
+
+def check(
+    exercise_id: str,
+    answer: object,
+    seconds: float = 10.0,
+    isolated: bool = sys.platform == "linux",
+    today: Callable[[], date] = date.today,
+) -> Result:
+    """Verdict on an answer. Never raises, prints nothing, remembers the attempt."""
+    try:
+        exercise = _find(exercise_id)
+    except Exception as error:  # a broken definition must not stop the notebook either
+        return Result("not attempted", f"{error}")
+    parts = list(answer.values()) if isinstance(answer, dict) else answer
+    parts = parts if isinstance(parts, list | tuple) else [parts]
+    if answer is None or any(part is ... for part in parts):
+        return Result("not attempted", _BLANK)
+    try:
+        result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
+    except OSError:  # no process to be had
+        result = _judge(exercise, answer, seconds)
+    if result.status == "not attempted":
+        return result
+    note = _record(exercise.id, result.status, today())
+    return Result(result.status, result.message + note, result.printed)
+
+
+def hint(exercise_id: str) -> Text:
+    """The next hint of an exercise; after the last one, the last again."""
+    hints = _find(exercise_id).hints
+    given = _hints_given[exercise_id] = _hints_given.get(exercise_id, 0) + 1
+    number = min(given, len(hints))
+    end = f'\nNo more hints: checks.solution("{exercise_id}") shows one way.'
+    text = f"Hint {number} of {len(hints)}: {hints[number - 1]}"
+    return Text(text + (end if given > number else ""))
+
+
+def solution(exercise_id: str) -> Text:
+    """Source code that solves an exercise."""
+    return Text(_find(exercise_id).solution.strip("\n"))
+
+
+def progress(lesson: str = "") -> Progress:
+    """What was ever correct on this machine: all lessons, or one, such as "00"."""
+    known = _read(path) if (path := _progress_file()) else {}
+    return Progress({
+        name: {i: bool(known.get(i, {}).get("first_correct")) for i in exercises}
+        for name, exercises in _lessons(catalog.data_dir()).items()
+        if lesson in ("", name)
+    })  # fmt: skip
+
+
+@functools.cache
+def _lessons(data: Path) -> dict[str, dict[str, Exercise]]:
+    lessons = {}
+    for path in sorted((data / "exercises").glob("lesson_*.py")):
+        spec = importlib.util.spec_from_file_location(f"exercises_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        lessons[path.stem.removeprefix("lesson_")] = {e.id: e for e in module.EXERCISES}
+    return lessons
+
+
+def _find(exercise_id: str) -> Exercise:
+    lessons = _lessons(catalog.data_dir()).values()
+    known = {name: exercise for lesson in lessons for name, exercise in lesson.items()}
+    if exercise_id in known:
+        return known[exercise_id]
+    near = ", ".join(difflib.get_close_matches(str(exercise_id), known, 3, 0.0))
+    raise CourseError(f"There is no exercise {exercise_id!r}.", f"the nearest: {near}.")
+
+
+def _progress_file() -> Path | None:
+    home = os.environ.get("QWEN_COURSE_HOME")
+    if not home and "PYTEST_CURRENT_TEST" in os.environ:
+        return None  # tests never touch the learner's own file
+    return Path(home or "~/.qwen_course").expanduser() / "progress.json"
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """What the file holds; a broken file is put aside as `progress.json.broken`."""
+    with suppress(FileNotFoundError):
+        try:
+            rows = json.loads(path.read_text("utf-8")).items()
+            return {
+                name: {**row, "attempts": int(row["attempts"])} for name, row in rows
+            }
+        except (ValueError, TypeError, KeyError, AttributeError):
+            path.replace(f"{path}.broken")
+    return {}
+
+
+def _record(exercise_id: str, status: str, today: date) -> str:
+    """Keep the attempt; returns "", or a line that says why it could not be kept."""
+    try:
+        if not (path := _progress_file()):
+            return ""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            rows = _read(path)
+            row = rows.setdefault(exercise_id, {"attempts": 0})
+            row.update(status=status, attempts=row["attempts"] + 1, package=__version__)
+            if status == "correct":
+                row.setdefault("first_correct", today.isoformat())
+            draft = path.with_suffix(".new")
+            draft.write_text(json.dumps(rows, indent=1), "utf-8")
+            draft.replace(path)
+    except (OSError, RuntimeError) as error:
+        return f"\n(Your progress was not saved: {error})"
+    return ""
+
+
+class _Printed(io.StringIO):
+    def write(self, text: str) -> int:
+        super().write(text[: max(0, PRINTED - self.tell())])
+        return len(text)
+
+
+class _TimeUp(BaseException):
+    pass
+
+
+def _time_up(*_: object) -> NoReturn:
+    raise _TimeUp
+
+
+def _judge(exercise: Exercise, answer: object, seconds: float) -> Result:
+    printed, spare = _Printed(), bytearray(10**7)  # spare: room to report a MemoryError
+    timed = threading.current_thread() is threading.main_thread()
+    old = signal.signal(signal.SIGALRM, _time_up) if timed else None
+    try:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        with redirect_stdout(printed), redirect_stderr(printed):
+            problem = exercise.check(answer)
+        status, text = "not yet", problem
+        if problem is None:
+            status, text = "correct", exercise.title
+    except BaseException as error:  # sys.exit and KeyboardInterrupt too
+        del spare
+        status, text = _explain(error, answer, seconds)
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old or signal.SIG_DFL)
+    return Result(status, str(text)[:4000], printed.getvalue())
+
+
+def _explain(error: BaseException, answer: object, seconds: float) -> tuple[str, str]:
+    """Status and message of an exception, with the last line that the learner wrote."""
+    trace = error.__traceback__
+    spaces = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(trace)]
+    lines = zip(spaces, traceback.extract_tb(trace), strict=True)
+    own = [line for space, line in lines if space in (None, "__main__")]
+    if isinstance(error, NotImplementedError) and spaces[-1] in (None, "__main__"):
+        return "not attempted", _BLANK
+    text = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, _TimeUp):
+        text = f"it ran for {seconds:g} s and was stopped. Look for a loop without end"
+    elif isinstance(error, MemoryError):
+        text = f"MemoryError: it asked for more than {MEMORY_GB} GB"
+    if own:
+        line = f"{text}\n  in line {own[-1].lineno}: {own[-1].line}"
+        return "your code raised", line.rstrip(": ")
+    if not callable(answer):
+        return "not yet", f"this check cannot use a {type(answer).__name__} ({text})"
+    note = "not in a line of yours: look at the parameters and at what is returned"
+    return "your code raised", f"{text}\n  {note}"
+
+
+def _judge_apart(exercise: Exercise, answer: object, seconds: float) -> Result:
+    """The verdict of a forked child; nothing that the child started outlives it."""
+    prctl, raised = ctypes.CDLL(None).prctl, "your code raised"
+    before = psutil.Process().children()
+    receive, send = os.pipe()
+    prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans of the child come to us
+    with warnings.catch_warnings(action="ignore"):  # Python 3.12+: fork beside threads
+        child = os.fork()
+    if child == 0:
+        try:
+            prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: die with the kernel
+            _work(send, exercise, answer, seconds)
+        finally:
+            os._exit(0)  # no atexit of the kernel, no flush of its buffers
+    heard, stop = b"", time.monotonic() + seconds + 1
+    try:
+        os.close(send)
+        os.set_blocking(receive, False)
+        while True:
+            gone, status = os.waitpid(child, os.WNOHANG)
+            with suppress(BlockingIOError):
+                heard += os.read(receive, 1 << 16)
+            if heard.endswith(b"\n"):
+                return Result(*json.loads(heard))
+            if gone:
+                how = f"exit status {os.waitstatus_to_exitcode(status)}"
+                return Result(raised, f"it ended its own process ({how}) too early")
+            if time.monotonic() > stop:
+                return Result(raised, f"it ran for {seconds:g} s and had to be killed")
+            if len(_started(before)) > PROCESSES:
+                return Result(raised, f"it started more than {PROCESSES} processes")
+            time.sleep(0.005)
+    except KeyboardInterrupt:
+        return Result(raised, "you stopped it before it had an answer")
+    finally:
+        os.close(receive)
+        while (left := _started(before)) and time.monotonic() < stop + 9:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # at once, so that none forks on
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=0.1)
+        prctl(36, 0, 0, 0, 0)
+
+
+def _started(before: list[psutil.Process]) -> list[psutil.Process]:
+    """Our children that are not from before, with all that they have started."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            found += [] if child in before else [child, *child.children(recursive=True)]
+    return found
+
+
+def _work(send: int, exercise: Exercise, answer: object, seconds: float) -> None:
+    """In the child: judge within the limits, send the verdict as a line of JSON."""
+    os.setsid()
+    os.nice(10)  # whatever it starts, the one who must stop it comes first
+    me, null = os.getpid(), os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(null, stream)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    builtins.input = lambda *_: ""  # a notebook's own would wait for a keyboard
+    most = psutil.Process().memory_info().vms + MEMORY_GB * 2**30
+    with suppress(ValueError, OSError):  # a lower limit is set already
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    result = _judge(exercise, answer, seconds)
+    if os.getpid() == me:  # a process that the answer forked comes here too
+        os.write(send, json.dumps(astuple(result)).encode() + b"\n")

