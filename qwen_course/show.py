@@ -7,7 +7,8 @@ somebody is there to use them. Nothing here knows models or loads them.
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from qwen_course import models
@@ -96,3 +97,22 @@ def write(pieces: Iterable[Piece | Reply]) -> Reply:
             return item
         print(item.text, end="", flush=True)
     raise ValueError("the stream ended without a Reply")
+
+
+def timeline(pieces: Sequence[Piece], reply: Reply) -> Picture:
+    """Return a streamed reply on a clock: a bar while it reads, a tick a token."""
+    import matplotlib.pyplot as plt
+
+    first = reply.first_token_seconds
+    moments = [*accumulate(reply.token_seconds, initial=first)]
+    figure, axes = plt.subplots(figsize=(10, 2.2))
+    axes.barh(0, first, 0.5, color=COLOURS["user"], hatch="///", edgecolor="white")
+    axes.text(0, -0.33, f"reads {reply.prompt_tokens} prompt tokens at once", va="top")
+    axes.vlines(moments, -0.25, 0.25, color=COLOURS["assistant"], lw=3)
+    for moment, piece in zip(moments, pieces, strict=False):
+        axes.text(moment, 0.32, piece.text.strip(), rotation=55, fontsize=9)
+    axes.text(moments[-1], -0.33, "writes one by one", va="top", ha="right")
+    axes.set(xlabel="seconds since the question", ylim=(-0.8, 1.1), yticks=[])
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    alt = "A reply on a clock: a bar where the prompt is read, then a tick a token."
+    return Picture(figure, alt)

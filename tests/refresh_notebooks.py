@@ -38,19 +38,20 @@ ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 SETUP_SOURCE = f"""\
 # The same in every notebook: find the course; on Colab, fetch it first.
 import importlib.util
-import os
 import pathlib
 import sys
 
 if importlib.util.find_spec("qwen_course") is None:
-    above = [p for p in pathlib.Path.cwd().parents if (p / "qwen_course").is_dir()]
-    course = above[0] if above else pathlib.Path("qwen-course").resolve()
+    address = "{ADDRESS}"
+    above = pathlib.Path.cwd().parents
+    clones = [path for path in above if (path / "qwen_course").is_dir()]
+    course = clones[0] if clones else pathlib.Path("qwen-course").resolve()
     if not course.is_dir():
-        !git clone -q --depth 1 {ADDRESS} {{course}}
+        !git clone -q --depth 1 {{address}} {{course}}
     needs = [n for n in ("gguf", "trl") if not importlib.util.find_spec(n)]
     %pip install -q --no-deps -e {{course}} {{" ".join(needs)}}
     sys.path.insert(0, str(course))
-    os.chdir(course / "notebooks")
+    %cd -q {{course}}/notebooks
 
 from qwen_course import checks, models
 

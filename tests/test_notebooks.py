@@ -11,6 +11,8 @@ import functools
 import json
 import math
 import re
+import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +151,8 @@ def valid_format(nb: Stored) -> Iterator[str]:
         yield f"nbformat is {version}, not (4, 5)"
         return
     try:
-        nbformat.validate(copy.deepcopy(nb.nb))  # it mends what it finds
+        with warnings.catch_warnings(action="ignore"):
+            nbformat.validate(copy.deepcopy(nb.nb))  # it mends what it finds
     except nbformat.ValidationError as error:
         yield f"not a valid notebook: {error.message}"
     ids = [cell.get("id", "") for cell in nb.nb.cells]
@@ -559,6 +562,65 @@ def one_address(nb: Stored) -> Iterator[str]:
                 yield f"cell {cell.id} points to {found}, the course is {tool.ADDRESS}"
 
 
+# --- the setup cell -----------------------------------------------------------------
+
+
+class FakeShell:
+    """IPython on a machine with git and pip; notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def system(self, command: str) -> None:
+        self.told.append(f"!{command}")
+
+    def run_line_magic(self, name: str, line: str) -> None:
+        self.told.append(f"%{name} {line}")
+
+
+def run_setup(monkeypatch, folder: Path, known: set[str]) -> tuple[FakeShell, dict]:
+    """Run the setup cell where only the packages in `known` are installed."""
+    shell = FakeShell()
+    space: dict[str, Any] = {"get_ipython": lambda: shell}
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.path", [])
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: object() if name in known else None
+    )
+    source = tool.SETUP_SOURCE.partition("\nfrom qwen_course")[0]
+    program = TransformerManager().transform_cell(source)
+    exec(program, space)
+    return shell, space
+
+
+def test_setup_cell_on_colab(monkeypatch, tmp_path):
+    shell, space = run_setup(monkeypatch, tmp_path, {"torch", "trl"})
+    assert shell.told == [
+        "!git clone -q --depth 1 {address} {course}",
+        '%pip install -q --no-deps -e {course} {" ".join(needs)}',
+        "%cd -q {course}/notebooks",
+    ]
+    assert space["address"] == tool.ADDRESS
+    assert space["course"] == tmp_path / "qwen-course"
+    assert space["needs"] == ["gguf"]
+    assert space["sys"].path == [str(tmp_path / "qwen-course")]
+
+
+def test_setup_cell_in_a_clone_that_is_not_installed(monkeypatch, tmp_path):
+    place = tmp_path / "notebooks" / "solutions"
+    place.mkdir(parents=True)
+    (tmp_path / "qwen_course").mkdir()
+    shell, space = run_setup(monkeypatch, place, set())
+    assert space["course"] == tmp_path
+    assert not any("clone" in line for line in shell.told)
+
+
+def test_setup_cell_does_nothing_where_the_course_is_installed(monkeypatch, tmp_path):
+    shell, space = run_setup(monkeypatch, tmp_path, {"qwen_course"})
+    assert shell.told == []
+    assert space["sys"].path == []
+
+
 # --- the stored notebooks -----------------------------------------------------------
 
 
@@ -591,11 +653,12 @@ def test_each_lesson_with_exercises_has_a_notebook():
 # --- each rule finds its fault ------------------------------------------------------
 
 
-STUB = "def double(x):\n    raise NotImplementedError"
+STUB = "def {}(x):\n    raise NotImplementedError"
 TIMINGS = {"minutes": 0.5, "memory_gb": 0.5, "machine": "2 cores", "profile": "small"}
 
 
 def toy_exercise(name: str) -> checks.Exercise:
+    answer = f"double_{name[-1]}"
     return checks.Exercise(
         id=name,
         title="double it",
@@ -603,9 +666,9 @@ def toy_exercise(name: str) -> checks.Exercise:
         stars=1,
         check=lambda answer: None if answer(2) == 4 else "expected: 4",
         hints=("Add it to itself.",),
-        solution="def double(x):\n    return x + x",
-        name="double",
-        stub=STUB,
+        solution=f"def {answer}(x):\n    return x + x",
+        name=answer,
+        stub=STUB.format(answer),
         wrong=(checks.Wrong("a", "b", "c"), checks.Wrong("d", "e", "f")),
     )
 
@@ -648,16 +711,16 @@ def toy(folder: Path) -> Stored:
     cells[-1].outputs[0].data["image/png"] = "aGVsbG8="
     cells[-1].outputs[0].metadata["image/png"] = {"alt": "a bar of height 1"}
     exercises = {f"9.{n}": toy_exercise(f"9.{n}") for n in (1, 2, 3)}
-    for name in exercises:
+    for name, made in exercises.items():
         told = (
             f"### Exercise {name} - double it\n\n5 min, ★☆☆. `double(2)` gives `4`.\n"
             "<details><summary>Hint</summary>Add.</details>"
         )
         place = f"e{name[-1]}"
-        check = f'checks.check("{name}", double)'
+        check = f'checks.check("{name}", {made.name})'
         cells += [
             text_cell(f"{place}-task", told),
-            code_cell(f"{place}-stub", STUB, "", "exercise"),
+            code_cell(f"{place}-stub", made.stub, "", "exercise"),
             code_cell(f"{place}-check", check, "not attempted: replace"),
         ]
     cells += [
@@ -831,10 +894,10 @@ FAULTS: list[tuple[str, str, Callable[[Stored], None]]] = [
      lambda nb: cell_of(nb, "e1-check").update(outputs=[])),
     ("exercises_complete", "no hint", exercise(hints=())),
     ("exercises_complete", "wrong answers", exercise(wrong=())),
-    ("exercises_complete", "signature", exercise(solution="def double(y):\n    pass")),
+    ("exercises_complete", "signature", exercise(solution="def double_1(y): y")),
     ("exercises_complete", "holds no cell", lambda nb: [
         as_solution(nb), nb.code[1].metadata.update(tags=["exercise"])]),
-    ("exercises_independent", "the answer of", put("status", "double(1)")),
+    ("exercises_independent", "the answer of", put("status", "double_1(1)")),
     ("solved_copy", "not correct", unsolved),
     ("solved_copy", "is not what", drifted),
     ("solved_copy", "is missing", lambda nb: tool.solution_path(nb.path).unlink()),
@@ -879,6 +942,152 @@ def test_rule_finds_its_fault(tmp_path, name, fragment, fault):
 
 def test_every_rule_has_a_fault():
     assert {fault[0] for fault in FAULTS} == set(RULES)
+
+
+# --- the tool that stores them ------------------------------------------------------
+
+
+DEFINITION = """
+from qwen_course.checks import Exercise, Wrong
+
+
+def check(answer):
+    got = answer(2)
+    return None if got == 4 else f"input: 2, expected: 4, got: {got!r}"
+
+
+EXERCISES = [
+    Exercise(
+        id=f"9.{n}", title="double it", minutes=5, stars=1, check=check,
+        hints=("Add it to itself.",),
+        solution=f"def double_{n}(x):\\n    return x + x", name=f"double_{n}",
+        stub=f"def double_{n}(x):\\n    raise NotImplementedError",
+        wrong=(Wrong("a", "b", "c"), Wrong("d", "e", "f")),
+    )
+    for n in (1, 2, 3)
+]
+"""
+
+
+def test_refresh_runs_and_stores_a_lesson_that_keeps_every_rule(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    shutil.copytree(catalog.data_dir(), data, ignore=shutil.ignore_patterns("pocket"))
+    shutil.rmtree(data / "exercises")
+    (data / "timings.json").unlink(missing_ok=True)
+    (data / "exercises").mkdir()
+    (data / "exercises" / "lesson_09.py").write_text(DEFINITION)
+    monkeypatch.setenv("QWEN_COURSE_DATA", str(data))
+    monkeypatch.setenv("PYTHONPATH", str(tool.ROOT))
+    monkeypatch.setattr(tool, "SETUP_SOURCE", "from qwen_course import checks\n\n1")
+    lesson = toy(tmp_path / "notebooks")
+    cell_of(lesson, "setup").metadata["tags"].append("nbval-ignore-output")
+    stripped_copy = copy.deepcopy(lesson.nb)
+    for cell in stripped_copy.cells:
+        if cell.cell_type == "code" and cell.id != "s2-time":
+            cell.execution_count, cell.outputs = 7, []
+    tool.write(stripped_copy, lesson.path)
+
+    tool.refresh(lesson.path)
+
+    row = json.loads((data / "timings.json").read_text())["09_toy"]
+    assert set(row) == {"minutes", "memory_gb", "cells", "profile", "machine"}
+    assert row["minutes"] == row["memory_gb"] == 0.5
+    found = Stored(
+        lesson.path, tool.read(lesson.path), lesson.exercises, {"09_toy": row}
+    )
+    assert cell_of(found, "status").outputs[0].data["text/plain"].endswith(
+        "0 of 3 correct; still open: 9.1, 9.2, 9.3"
+    )  # fmt: skip
+    solved = copy.deepcopy(found)
+    as_solution(solved)
+    for nb in (found, solved):
+        told = {name: list(check(nb)) for name, check in RULES.items()}
+        assert {name: problems for name, problems in told.items() if problems} == {}
+    before = lesson.path.read_bytes(), (data / "timings.json").read_bytes()
+    tool.refresh(lesson.path)
+    assert (lesson.path.read_bytes(), (data / "timings.json").read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "fragment"),
+    [
+        ("1 / 0", "cell 1 (bad): "),
+        ("import sys\nprint('careful', file=sys.stderr)", "cell bad wrote to stderr"),
+    ],
+)
+def test_refresh_refuses_and_stores_nothing(tmp_path, monkeypatch, source, fragment):
+    monkeypatch.setenv("PYTHONPATH", str(tool.ROOT))
+    nb = nbformat.v4.new_notebook(
+        cells=[text_cell("title", "# Bad"), code_cell("bad", source)], nbformat_minor=5
+    )
+    path = tmp_path / "09_bad.ipynb"
+    tool.write(nb, path)
+    before = path.read_bytes()
+    with pytest.raises(tool.Refused, match=re.escape(fragment)):
+        tool.refresh(path)
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.glob("*.*")] == ["09_bad.ipynb"]
+
+
+def test_normal_form_of_outputs():
+    cell = code_cell("a", "1")
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="a\n"),
+        nbformat.v4.new_output("stream", name="stdout", text="b\n"),
+        nbformat.v4.new_output(
+            "display_data", {tool.WIDGET: {"model_id": "1"}, "text/plain": "slider"}
+        ),
+        nbformat.v4.new_output("display_data", {tool.WIDGET: {"model_id": "2"}}),
+        nbformat.v4.new_output(
+            "execute_result", {"text/plain": "1"}, execution_count=9
+        ),
+    ]
+    cell.metadata.update(execution={"started": "1"}, tags=["rebuild"])
+    nb = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {}, "x": 1})
+    tool.normalise(nb)
+    assert nb.metadata == tool.METADATA
+    assert cell.metadata == {"tags": ["rebuild"]}
+    assert [output.get("text") for output in cell.outputs] == ["a\nb\n", None, None]
+    assert [dict(o.get("data", {})) for o in cell.outputs[1:]] == [
+        {"text/plain": "slider"},
+        {"text/plain": "1"},
+    ]
+    assert cell.execution_count == cell.outputs[2].execution_count == 1
+
+
+def test_an_ignored_output_stays_while_its_source_does():
+    old = code_cell("a", "now()", "12:00", "nbval-ignore-output")
+    for source, expected in (("now()", "12:00"), ("now(1)", "13:00")):
+        new = code_cell("a", source, "13:00", "nbval-ignore-output")
+        nb = nbformat.v4.new_notebook(cells=[new])
+        tool.normalise(nb, nbformat.v4.new_notebook(cells=[old]))
+        assert new.outputs[0].data["text/plain"] == expected
+
+
+def test_timings_change_rarely():
+    row = {"cells": 3, "profile": "small", "machine": "2 cores"}
+    timings: dict[str, Any] = {}
+    assert tool.update_timings(timings, "a", 130, 2.2, row)
+    assert timings["a"] == row | {"minutes": 2.5, "memory_gb": 2.5}
+    assert not tool.update_timings(timings, "a", 125, 2.6, row)
+    assert not tool.update_timings(timings, "a", 179, 3.0, row)
+    assert tool.update_timings(timings, "a", 185, 2.6, row)
+    assert timings["a"]["minutes"] == 3.5
+    assert tool.update_timings(timings, "a", 185, 2.6, row | {"cells": 4})
+
+
+def test_the_card_is_put_below_the_title_and_replaced():
+    first = tool.with_card("# Toy\n\nYou will.", "<!-- 1 -->")
+    assert first == "# Toy\n\n<!-- 1 -->\n\nYou will."
+    card = tool.card("09_toy.ipynb", {})
+    source = tool.with_card("# Toy\n\nYou will.", card)
+    again = tool.with_card(source, tool.card("09_toy.ipynb", {"09_toy": TIMINGS}))
+    assert again.count(tool.CARD_START) == again.count(tool.CARD_END) == 1
+    assert "0.5 min" in again
+    assert again.endswith("\n\nYou will.")
+
+
+# --- names of models ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,400 @@
+"""Exercises of lesson 00: slice a reply, know when it ended, its speed, test code."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from qwen_course.checks import Exercise, Wrong
+from qwen_course.generate import Reply
+
+# --- 0.1 ----------------------------------------------------------------------------
+
+
+class _Words:
+    """A tokenizer of a few words: `decode` as the real one has it."""
+
+    special = ("<|im_start|>", "<|im_end|>")
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def ids(self, *words: str) -> list[int]:
+        self.words += [word for word in words if word not in self.words]
+        return [self.words.index(word) for word in words]
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        words = [self.words[number] for number in ids]
+        hidden = self.special if skip_special_tokens else ()
+        return "".join(word for word in words if word not in hidden)
+
+
+def _turns(*question: str) -> tuple[str, ...]:
+    start, end = _Words.special
+    return (start, "user", "\n", *question, end, "\n", start, "assistant", "\n")
+
+
+_SLICES = (
+    (_turns("Name a pet."), ("A", " cat."), ""),
+    (
+        _turns("Who are you?"),
+        ("I am your", " ", "assistant", "."),
+        "The word assistant may stand in an answer too: text cannot tell you where"
+        " the answer begins.",
+    ),
+    (
+        ("la",),
+        (" ", "la", " ", "la"),
+        "replace() deletes the prompt wherever it stands, in the answer too.",
+    ),
+)
+
+
+def _check_slice(answer: Callable[..., object]) -> str | None:
+    for prompt, reply, note in _SLICES:
+        tokenizer = _Words()
+        prompt_ids = tokenizer.ids(*prompt)
+        output_ids = prompt_ids + tokenizer.ids(*reply, "<|im_end|>")
+        got, expected = answer(tokenizer, prompt_ids, output_ids), "".join(reply)
+        if isinstance(got, str) and got.strip() == expected.strip():
+            continue
+        if not isinstance(got, str):
+            note = "Return the decoded text."
+        elif got == tokenizer.decode(output_ids, skip_special_tokens=True):
+            note = (
+                "The whole sequence was decoded: the prompt is still in front."
+                " (replace() finds nothing where one of the two lacks control tokens.)"
+            )
+        elif "<|im_end|>" in got:
+            note = "Control tokens are no text: decode with skip_special_tokens=True."
+        asked = tokenizer.decode(output_ids)
+        return f"{note}\n  input: {asked!r}\n  expected: {expected!r}\n  got: {got!r}"
+    return None
+
+
+_SLICE_HEAD = "def answer_only(tokenizer, prompt_ids, output_ids):\n"
+SLICE = Exercise(
+    id="0.1",
+    title="slice the reply by tokens",
+    minutes=5,
+    stars=1,
+    check=_check_slice,
+    hints=(
+        "Both arguments are lists of ids. The output begins with all of the prompt.",
+        "output_ids[len(prompt_ids):] are the new ids; decode only these.",
+        "The last new id is <|im_end|>: skip_special_tokens=True leaves it out.",
+    ),
+    solution=_SLICE_HEAD
+    + """\
+    new_ids = output_ids[len(prompt_ids):]
+    return tokenizer.decode(new_ids, skip_special_tokens=True)""",
+    name="answer_only",
+    stub=_SLICE_HEAD
+    + '''\
+    """Return the text that the model wrote, without the prompt."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "generate returns only the answer",
+            _SLICE_HEAD
+            + "    return tokenizer.decode(output_ids, skip_special_tokens=True)",
+            "The whole sequence was decoded",
+        ),
+        Wrong(
+            "the prompt can be removed from the text",
+            _SLICE_HEAD
+            + """\
+    text = tokenizer.decode(output_ids, skip_special_tokens=True)
+    prompt = tokenizer.decode(prompt_ids, skip_special_tokens=True)
+    return text.replace(prompt, "")""",
+            "replace() deletes the prompt wherever it stands",
+        ),
+        Wrong(
+            "the prompt with its control tokens stands in the decoded text",
+            _SLICE_HEAD
+            + """\
+    text = tokenizer.decode(output_ids, skip_special_tokens=True)
+    return text.replace(tokenizer.decode(prompt_ids), "")""",
+            "The whole sequence was decoded",
+        ),
+        Wrong(
+            "the answer begins after the word assistant",
+            _SLICE_HEAD
+            + """\
+    text = tokenizer.decode(output_ids, skip_special_tokens=True)
+    return text.split("assistant")[-1]""",
+            "may stand in an answer too",
+        ),
+        Wrong(
+            "control tokens are not decoded anyway",
+            _SLICE_HEAD + "    return tokenizer.decode(output_ids[len(prompt_ids):])",
+            "skip_special_tokens=True",
+        ),
+    ),
+)
+
+# --- 0.2 ----------------------------------------------------------------------------
+
+
+def _reply(text: str, stop: str, new_tokens: int, thinking: str = "") -> Reply:
+    return Reply(
+        text, thinking, 40, new_tokens, 0, new_tokens, 1.0, 0.1, (0.1,), stop
+    )  # fmt: skip
+
+
+_REPLIES = (
+    (_reply("Paris", "stop", 2), True, "Short is not cut: the model ended it."),
+    (
+        _reply("A model reads text. It writes text.", "length", 10),
+        False,
+        "A cut can fall right behind a full stop: the text does not tell.",
+    ),
+    (
+        _reply("", "length", 512, thinking="The user wants an introduction."),
+        False,
+        "The limit came inside the thought: there is no answer at all.",
+    ),
+    (
+        _reply("print('Hello')", "stop", 512),
+        True,
+        "It is long and holds no full stop, yet the model ended it by itself.",
+    ),
+    (
+        _reply("A large language model is", "length", 5),
+        False,
+        "Few tokens can be cut too: the limit was 5.",
+    ),
+)
+
+
+def _check_finished(answer: Callable[[Reply], object]) -> str | None:
+    for reply, expected, note in _REPLIES:
+        got = answer(reply)
+        if not isinstance(got, bool):
+            return f"Return True or False.\n  input: {reply}\n  got: {got!r}"
+        if got != expected:
+            return f"{note}\n  input: {reply}\n  expected: {expected}\n  got: {got}"
+    return None
+
+
+FINISHED = Exercise(
+    id="0.2",
+    title="finished, or only stopped?",
+    minutes=3,
+    stars=1,
+    check=_check_finished,
+    hints=(
+        "Neither the text nor its length tells. Print a Reply: which field is left?",
+        "One field of a Reply says why it ended.",
+        'reply.stop is "stop" where the model ended it, and "length" where it was cut.',
+    ),
+    solution='def finished(reply):\n    return reply.stop == "stop"',
+    name="finished",
+    stub='''\
+def finished(reply):
+    """Return True if the model itself ended this reply."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "a finished answer ends with a full stop",
+            'def finished(reply):\n    return reply.text.endswith(".")',
+            "Short is not cut",
+        ),
+        Wrong(
+            "any text is an answer",
+            'def finished(reply):\n    return reply.text != ""',
+            "A cut can fall right behind a full stop",
+        ),
+        Wrong(
+            "below the usual limit means finished",
+            "def finished(reply):\n    return reply.new_tokens < 512",
+            "A cut can fall right behind a full stop",
+        ),
+        Wrong(
+            "a reply that is not empty or did not reach the limit",
+            'def finished(reply):\n    return reply.text[-1:] not in (".", "")'
+            ' or reply.stop == "stop"',
+            "Few tokens can be cut too",
+        ),
+    ),
+)
+
+# --- 0.3 ----------------------------------------------------------------------------
+
+
+def _check_speed(answer: Callable[[int, float, float], object]) -> str | None:
+    for tokens, first, seconds in ((11, 3.0, 5.0), (5, 6.0, 8.0), (1, 0.5, 0.5)):
+        got = answer(tokens, first, seconds)
+        waited = seconds - first
+        expected = (tokens - 1) / waited if tokens > 1 else 0.0
+        if isinstance(got, int | float) and abs(got - expected) < 1e-6:
+            continue
+        note = "Count what was written after the first token, and the time for it."
+        if not isinstance(got, int | float):
+            note = "Return a number."
+        elif abs(got - tokens / seconds) < 1e-6:
+            note = "This counts the time in which the model read the prompt."
+        elif waited and abs(got - tokens / waited) < 1e-6:
+            note = "The first token came out of reading the prompt: it is not counted."
+        asked = f"new_tokens={tokens}, first_token_seconds={first}, seconds={seconds}"
+        return f"{note}\n  input: {asked}\n  expected: {expected:g}\n  got: {got}"
+    return None
+
+
+_SPEED_HEAD = "def decode_speed(new_tokens, first_token_seconds, seconds):\n"
+SPEED = Exercise(
+    id="0.3",
+    title="decode speed without the prompt",
+    minutes=5,
+    stars=2,
+    check=_check_speed,
+    hints=(
+        "Draw the time line: the first tick stands at the end of the bar.",
+        "After the first token there are new_tokens - 1 more."
+        " They took seconds - first_token_seconds.",
+        "One token alone has no decode time: return 0.0, do not divide.",
+    ),
+    solution=_SPEED_HEAD
+    + """\
+    if new_tokens < 2:
+        return 0.0
+    return (new_tokens - 1) / (seconds - first_token_seconds)""",
+    name="decode_speed",
+    stub=_SPEED_HEAD
+    + '''\
+    """Return tokens per second of decoding; 0.0 for a single token."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "all tokens over all seconds is the decode speed",
+            _SPEED_HEAD + "    return new_tokens / seconds",
+            "read the prompt",
+        ),
+        Wrong(
+            "the first token is decoded like the others",
+            _SPEED_HEAD + "    return new_tokens / (seconds - first_token_seconds)",
+            "The first token came out of reading the prompt",
+        ),
+        Wrong(
+            "the prompt's time is the decode time",
+            _SPEED_HEAD + "    return new_tokens / first_token_seconds",
+            "Count what was written after the first token",
+        ),
+    ),
+)
+
+# --- 0.4 ----------------------------------------------------------------------------
+
+
+def _median(numbers: Sequence[float]) -> float:
+    if not numbers:
+        raise ValueError("the list is empty")
+    ordered, half = sorted(numbers), len(numbers) // 2
+    return (ordered[half] + ordered[~half]) / 2
+
+
+def _unsorted(numbers: Sequence[float]) -> float:
+    half = len(numbers) // 2
+    return (numbers[half] + numbers[~half]) / 2
+
+
+def _upper(numbers: Sequence[float]) -> float:
+    return sorted(numbers)[len(numbers) // 2]
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+_BROKEN = (
+    (_unsorted, "forgets to sort", "Every list in your tests is in order."),
+    (
+        _upper,
+        "takes the upper of the two middle numbers",
+        "No list in your tests is of even length with two different middle numbers.",
+    ),
+    (
+        _mean,
+        "returns the mean",
+        "In your lists the mean equals the median: put in one very large number.",
+    ),
+)
+
+
+def _check_tests(answer: Callable[[Callable[..., float]], object]) -> str | None:
+    try:
+        got = answer(_median)
+    except AssertionError as error:
+        return (
+            "Your tests reject a right median.\n  input: a right median\n"
+            f"  expected: no AssertionError\n  got: AssertionError {error}".rstrip()
+        )
+    if isinstance(got, bool):
+        return (
+            "A comparison that is returned tests nothing: write assert."
+            f"\n  input: a right median\n  expected: None\n  got: {got}"
+        )
+    for broken, what, note in _BROKEN:
+        with contextlib.suppress(Exception):
+            answer(broken)
+            return (
+                f"{note}\n  input: a median that {what}\n"
+                "  expected: AssertionError\n  got: no error"
+            )
+    return None
+
+
+_TESTS_HEAD = "def test_median(median):\n"
+TESTS = Exercise(
+    id="0.4",
+    title="tests that catch wrong code",
+    minutes=8,
+    stars=2,
+    check=_check_tests,
+    hints=(
+        "Think of lazy ways to write median, and of a list on which each goes wrong.",
+        "Three lazy ways: no sorting, one middle number only, the mean instead.",
+        "You need a list out of order, one of even length, and one with a very large"
+        " number.",
+    ),
+    solution=_TESTS_HEAD
+    + """\
+    assert median([3, 1, 2]) == 2
+    assert median([4, 1, 3, 2]) == 2.5
+    assert median([1, 2, 900]) == 2""",
+    name="test_median",
+    stub=_TESTS_HEAD
+    + '''\
+    """Raise AssertionError if `median` is wrong, else do nothing."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "one example is enough",
+            _TESTS_HEAD + "    assert median([1, 2, 3]) == 2",
+            "Every list in your tests is in order",
+        ),
+        Wrong(
+            "lists of odd length are enough",
+            _TESTS_HEAD + "    assert median([3, 1, 2]) == 2",
+            "even length",
+        ),
+        Wrong(
+            "evenly spaced numbers are enough",
+            _TESTS_HEAD
+            + """\
+    assert median([3, 1, 2]) == 2
+    assert median([4, 1, 3, 2]) == 2.5""",
+            "the mean equals the median",
+        ),
+        Wrong(
+            "a test returns whether it passed",
+            _TESTS_HEAD + "    return median([3, 1, 2]) == 2",
+            "write assert",
+        ),
+        Wrong(
+            "the median of an even list is one of its numbers",
+            _TESTS_HEAD + "    assert median([1, 2, 3, 4]) == 3",
+            "reject a right median",
+        ),
+    ),
+)
+
+EXERCISES = [SLICE, FINISHED, SPEED, TESTS]

@@ -1,0 +1,231 @@
+"""The shape of the package: who imports whom, how large, what is public, how light."""
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "qwen_course"
+MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
+LEVELS = [  # a module imports from lower levels only; `errors` is below all
+    {"errors"},
+    {"catalog", "monitor", "tasks"},
+    {"chat", "answers"},
+    {"models", "quantize", "finetune"},
+    {"generate"},
+    {"service"},
+    {"show", "checks"},  # leaves: imported by __main__ and by notebooks alone
+    {"__main__"},
+]
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+LEAVES = {"show", "checks", "__main__"}
+LINES, LINES_OF_A_FILE = 1900, 400
+IMPORT_SECONDS = 0.2
+MAY_PRINT = {"show", "__main__", "models"}
+PUBLIC = {  # fixed names with their first parameters, as notebooks call them
+    "catalog": {
+        "cards": "",
+        "find": "name",
+        "parameters": "card",
+        "memory": "card dtype context batch",
+        "suggest": "task",
+    },
+    "models": {
+        "start": "seed",
+        "profile": "",
+        "resolve": "role profile",
+        "load": "role profile",
+        "fetch": "",
+    },
+    "chat": {
+        "render": "tokenizer messages tools thinking add_generation_prompt",
+        "token_table": "tokenizer text",
+        "split_thinking": "text",
+        "reasoning_prompt": "problem",
+        "coding_prompt": "task",
+        "multilingual_prompt": "query languages",
+        "encode": "tokenizer messages",
+    },
+    "generate": {
+        "Settings": "",
+        "reply": "loaded messages settings",
+        "stream": "loaded messages settings",
+        "batch": "loaded conversations settings",
+    },
+    "answers": {
+        "extract_code": "text",
+        "run_python": "code tests seconds memory_mb",
+        "same_number": "text expected",
+        "same_expression": "text expected",
+    },
+    "checks": {
+        "check": "exercise_id answer",
+        "hint": "exercise_id",
+        "solution": "exercise_id",
+        "progress": "",
+    },
+}
+LATER = {"answers.same_expression"}  # comes with the lesson that needs it
+
+
+@functools.cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text("utf-8"))
+
+
+def imported(module: ast.Module) -> set[str]:
+    """The modules of this package that a module imports, anywhere in its source."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            paths = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = node.module or ""
+            if node.level:
+                start = f"qwen_course.{start}".rstrip(".")
+            paths = [f"{start}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        parts = [path.split(".") for path in paths]
+        found |= {p[1] for p in parts if p[0] == "qwen_course" and len(p) > 1}
+    return found & set(LEVEL)
+
+
+def faults_of(name: str, module: ast.Module) -> list[str]:
+    """What a module imports against the table."""
+    return [
+        f"{name} (level {LEVEL[name]}) imports {other} (level {LEVEL[other]})"
+        for other in sorted(imported(module))
+        if LEVEL[other] >= LEVEL[name] or (other in LEAVES and name != "__main__")
+    ]
+
+
+def test_every_module_has_a_level():
+    assert set(MODULES) - {"__init__"} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "__init__"])
+def test_imports_point_one_way(name):
+    assert faults_of(name, tree(name)) == []
+
+
+def test_the_package_itself_imports_none_of_its_modules():
+    assert imported(tree("__init__")) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("from qwen_course import generate", "generate (level 4)"),
+        ("def f():\n    from qwen_course.checks import check", "checks (level 6)"),
+        ("from . import show", "show (level 6)"),
+        ("from .generate import reply", "generate (level 4)"),
+        ("import qwen_course.models", "models (level 3)"),
+    ],
+)
+def test_the_table_finds_a_wrong_import(source, fault):
+    told = faults_of("chat", ast.parse(source))
+    assert told == [f"chat (level 2) imports {fault}"]
+
+
+def test_size():
+    lines = {
+        name: len(p.read_text("utf-8").splitlines()) for name, p in MODULES.items()
+    }
+    too_long = {name: n for name, n in lines.items() if n > LINES_OF_A_FILE}
+    assert too_long == {}
+    assert sum(lines.values()) < LINES, lines
+
+
+def test_no_module_for_odds_and_ends():
+    assert not {"utils", "util", "helpers", "common", "misc"} & set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_docstring(name):
+    docstring = ast.get_docstring(tree(name))
+    assert docstring, f"{name} says nothing about itself"
+    assert len(docstring.splitlines()[0]) > 20
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - MAY_PRINT))
+def test_library_code_prints_nothing(name):
+    calls = [
+        node.lineno
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+    ]
+    assert calls == [], f"{name} prints in lines {calls}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_input_is_refused_by_raise(name):
+    lines = [n.lineno for n in ast.walk(tree(name)) if isinstance(n, ast.Assert)]
+    assert lines == [], f"{name} has assert in lines {lines}: python -O drops it"
+
+
+def parameters(node: ast.stmt) -> list[str]:
+    if not isinstance(node, ast.FunctionDef):
+        return []
+    return [
+        a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name in MODULES])
+def test_public_surface(name):
+    defined = {
+        node.name: node
+        for node in tree(name).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    for wanted, first in PUBLIC[name].items():
+        if f"{name}.{wanted}" in LATER:
+            assert wanted not in defined, "it is here: take it out of LATER"
+            continue
+        assert wanted in defined, f"{name}.{wanted} is a fixed name"
+        names = parameters(defined[wanted])[: len(first.split())]
+        assert names == first.split(), f"{name}.{wanted}"
+        assert ast.get_docstring(defined[wanted]), f"{name}.{wanted} has no docstring"
+
+
+def test_all_modules_of_the_surface_exist():
+    assert set(PUBLIC) <= set(MODULES)
+
+
+def test_readme_maps_every_module():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    modules = set(MODULES) - {"__init__", "__main__"}
+    assert {name for name in modules if f"`{name}`" not in readme} == set()
+    assert "python -m qwen_course" in readme
+
+
+def run(program: str) -> str:
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_package_is_light():
+    """The best of five runs: a busy machine is no reason to fail."""
+    program = (
+        "import sys, time\nstart = time.perf_counter()\nimport qwen_course\n"
+        "print(time.perf_counter() - start)\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'pandas'} & set(sys.modules)))"
+    )
+    runs = [run(program).splitlines() for _ in range(5)]
+    assert {loaded for _, loaded in runs} == {"[]"}
+    assert min(float(seconds) for seconds, _ in runs) < IMPORT_SECONDS
+
+
+@pytest.mark.parametrize("name", ["catalog", "chat", "answers", "checks"])
+def test_modules_that_need_no_model_load_no_torch(name):
+    program = (
+        f"import sys, qwen_course.{name}\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert run(program) == "[]"
