@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qwen_course import answers, catalog, checks, models
+from qwen_course import answers, catalog, checks, models, weights
 from qwen_course.errors import CourseError
 
 
@@ -63,8 +63,8 @@ def _weights() -> Iterator[Finding]:
         text, status = repr(source), "note" if missing else "ok"
         if missing and role == "chat":  # every lesson of today asks for it
             status = "bad"
-        if source.name in models.GGUF and source.path:
-            whole = models.sha256(source.path) == models.GGUF[source.name].sha256
+        if source.name in weights.GGUF and source.path:
+            whole = weights.sha256(source.path) == weights.GGUF[source.name].sha256
             text += ", SHA-256 verified" if whole else ", SHA-256 WRONG"
             if not whole:
                 status, cure = "bad", f"rm {source.path}; {cure or 'make fetch'}"
@@ -88,7 +88,7 @@ def _machine() -> Iterator[Finding]:
         if memory < 6:
             status, cure = "note", "close other programs: lessons use up to 4 GB"
         yield Finding("memory", status, f"{memory:.0f} GB", cure)
-    folder = models.cache_dir()
+    folder = weights.cache_dir()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
@@ -98,7 +98,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding("disk", status, f"{free:.0f} GB free for weights", cure)
     gpu = models.gpu_memory_gb()
     yield Finding("GPU", "ok", f"{gpu:.0f} GB" if gpu else "none; none is needed")
-    problem = models.hub_problem()
+    problem = weights.hub_problem()
     text = f"not reachable ({problem}); the official GGUF has a mirror"
     yield Finding(
         "Hugging Face Hub", "note" if problem else "ok", problem and text or "ok"

@@ -34,7 +34,10 @@ from .errors import CourseError
 
 _USE = ["namespaces", "landlock"]  # the tests take one away to see the fallback
 _NEEDS = "ast, builtins, contextlib, ctypes, json, os, signal, struct, sys, time, types"
-_FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`]*)$")
+_BLOCK = re.compile(  # indent, fence, tag, code up to a closing fence or the end
+    r"^([ \t]*)(`{3,}|~{3,})([^`\n]*)\n(.*?)(?:^\1?[ \t]{0,3}\2[`~]*[ \t]*$|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 _DEFINES = re.compile(r"^(async\s+def|def|class)\s+\w", re.MULTILINE)
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(
@@ -80,13 +83,11 @@ def _last_number(text: str) -> list[float]:
     for pattern, plain in _PLAIN.items():
         text = re.sub(pattern, plain, text)
     boxed = re.findall(r"\\boxed ?\{((?:[^{}]|\{[^{}]*\})*)\}", text)
-    found = _NUMBER.findall(boxed[-1] if boxed else text)
-    for number, divisor, percent in found[-1:]:
-        bottom = float(divisor.replace(",", "") or 1)
-        value = float(number.replace(",", "")) / (bottom or float("nan"))
-        if abs(value) < float("inf"):
-            return [value, value / 100] if percent else [value]
-    return []
+    found = _NUMBER.findall(boxed[-1] if boxed else text) or [("nan", "", "")]
+    number, divisor, percent = (part.replace(",", "") for part in found[-1])
+    value = float(number) / (float(divisor or 1) or float("nan"))
+    values = [value, value / 100] if percent else [value]
+    return values if abs(value) < float("inf") else []
 
 
 def extract_code(text: str) -> str:
@@ -97,20 +98,13 @@ def extract_code(text: str) -> str:
     use drop out, and so does a broken block beside a good one); if none defines any,
     the last block counts. An unclosed fence ends with the text. No fence: the text.
     """
+    text = text.replace("\r\n", "\n") if isinstance(text, str) else ""
     blocks: dict[str, list[str]] = {"python": [], "": []}
-    fence, indent, tag = "", "", ""
-    text = text if isinstance(text, str) else ""
-    for line in text.replace("\r\n", "\n").split("\n"):
-        mark = _FENCE.match(line)
-        if mark and not fence:
-            indent, fence, tag = mark.groups()
-            tag = (tag.lower().split() or [""])[0].strip("{}.")
-            tag = "python" if tag in ("py", "python3") else tag
-            blocks.setdefault(tag, []).append("")
-        elif fence and re.fullmatch(rf"[ \t]{{0,{len(indent) + 3}}}{fence}[`~]*\s*", line):
-            fence = ""
-        elif fence:
-            blocks[tag][-1] += line.removeprefix(indent) + "\n"
+    for indent, _, tag, code in _BLOCK.findall(text):
+        tag = (tag.lower().split() or [""])[0].strip("{}.")
+        code = re.sub(f"^{indent}", "", code, flags=re.MULTILINE)
+        tag = "python" if tag in ("py", "python3") else tag
+        blocks.setdefault(tag, []).append(code)
     found = blocks["python"] or blocks[""]
     if not any(blocks.values()):
         found = [text] if _parses(text) or _DEFINES.search(text) else []
@@ -141,9 +135,10 @@ def run_python(
             raise CourseError(rule, f"Leave {name} out for the usual limit.")
     try:
         compile(tests, "<tests>", "exec")
+        asserting = re.search(r"\b(assert|raise)\b", tests)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise CourseError(f"The tests are not Python: {error}.", "Mend them.") from None
-    if not re.search(r"\b(assert|raise)\b", tests):
+    if not asserting:
         raise CourseError("The tests assert nothing.", 'Write "assert f(1) == 2".')
     if not isinstance(code, str) or not code.strip():
         return Verdict(False, "the answer holds no code")

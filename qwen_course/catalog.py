@@ -1,26 +1,24 @@
 """Knows the Qwen family as data: what exists, how large it is, what fits, what to pick.
 
-Does not know: weights, files, tokenizers, this machine. It reads `data/*.csv` (each
-row names its source) and does arithmetic. 1 GB is 1e9 bytes everywhere.
+Does not know: weights, tokenizers, this machine. `data/*.csv` names every source.
 """
 
 import csv
 import difflib
 import os
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, make_dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from qwen_course.errors import CourseError, UnknownModel
 
-# Text-only architectures, whose parameter count is closed-form arithmetic here.
-EXACT = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
+EXACT = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")  # text only: see parameters
 # Only every fourth layer has a KV cache; the others keep a small constant state.
 HYBRID = ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp")
-# Bits a weight. int4: groups of 32 weights share one 16-bit scale, 4 + 16 / 32.
-BITS = {"fp32": 32.0, "bf16": 16.0, "fp16": 16.0, "int8": 8.0, "int4": 4.5}
+# Bits a weight. int4: groups of 32 weights share one 16-bit scale.
+BITS = {"fp32": 32.0, "bf16": 16.0, "fp16": 16.0, "int8": 8.0, "int4": 4 + 16 / 32}
 MODES = {"always": (True,), "hybrid": (True, False)}  # thinking; all others (False,)
 # Task -> tags that serve it, best first. A card's tags are the parts of `variant`,
 # and "thinking" for a chat or reasoning model that can think.
@@ -29,39 +27,21 @@ TASKS = {
     "maths": "thinking math chat", "code": "coder chat", "vision": "vl omni",
     "audio": "audio omni", "embedding": "embedding", "reranking": "reranker",
 }  # fmt: skip
+# The columns of `data/models.csv`, which become the fields of a ModelCard.
+COLUMNS = {
+    str: "repo_id generation variant license released languages thinking model_type "
+    "transformers_min source",
+    bool: "tie_embeddings verified",
+    float: "params_total_b params_active_b non_embedding_b",
+    int: "layers hidden heads_q heads_kv head_dim intermediate vocab_size n_experts "
+    "experts_per_token shared_expert_intermediate context_native context_extended",
+}
+_FIELDS = [(name, kind) for kind, names in COLUMNS.items() for name in names.split()]
+_Row: Any = make_dataclass("_Row", _FIELDS, frozen=True, repr=False)
 
 
-@dataclass(frozen=True, repr=False)
-class ModelCard:
+class ModelCard(_Row):
     """One checkpoint, a row of `data/models.csv`; None or "" where no source says."""
-
-    repo_id: str
-    generation: str
-    variant: str
-    params_total_b: float
-    params_active_b: float | None
-    non_embedding_b: float | None
-    layers: int | None
-    hidden: int | None
-    heads_q: int | None
-    heads_kv: int | None
-    head_dim: int | None
-    intermediate: int | None
-    vocab_size: int | None
-    tie_embeddings: bool | None
-    n_experts: int | None
-    experts_per_token: int | None
-    context_native: int | None
-    context_extended: int | None
-    license: str
-    released: str
-    languages: str
-    thinking: str
-    shared_expert_intermediate: int | None
-    model_type: str
-    transformers_min: str
-    source: str
-    verified: bool
 
     @property
     def name(self) -> str:
@@ -69,7 +49,6 @@ class ModelCard:
         return self.repo_id.removeprefix("Qwen/")
 
     def __repr__(self) -> str:
-        """Name, size and licence in one line."""
         licence = self.license or "licence unknown"
         return f"ModelCard({self.name}, {self.params_total_b:g}B, {licence})"
 
@@ -119,14 +98,9 @@ def _rows(name: str) -> list[dict[str, str]]:
 def card_from(row: dict[str, str]) -> ModelCard:
     """The card of a row of text; KeyError or ValueError where the row is wrong."""
     values: dict[str, Any] = {}
-    for field in fields(ModelCard):
-        kind, text = str(field.type), row[field.name]
-        if "str" in kind or (not text and "None" in kind):
-            values[field.name] = text if "str" in kind else None
-        elif "bool" in kind:
-            values[field.name] = {"yes": True, "no": False}[text]
-        else:
-            values[field.name] = float(text) if "float" in kind else int(text)
+    for name, kind in _FIELDS:
+        read = {"yes": True, "no": False}.__getitem__ if kind is bool else kind
+        values[name] = read(row[name]) if row[name] or kind is str else None
     return ModelCard(**values)
 
 
@@ -144,12 +118,12 @@ def find(name: str) -> ModelCard:
     """The card of a repository id or short name, in upper or lower case."""
     known = {card.name.casefold(): card for card in cards()}
     wanted = str(name).strip().casefold().removeprefix("qwen/")
-    if wanted in known:
-        return known[wanted]
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
-    names = ", ".join(known[key].name for key in near) or "none"
-    rule = f"No model {name!r} in the catalogue. Nearest names: {names}."
-    raise UnknownModel(rule, "Use one of these, or: python -m qwen_course models")
+    if wanted not in known:
+        near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+        names = ", ".join(known[key].name for key in near) or "none"
+        rule = f"No model {name!r} in the catalogue. Nearest names: {names}."
+        raise UnknownModel(rule, "Use one of these, or: python -m qwen_course models")
+    return known[wanted]
 
 
 def _dims(card: ModelCard, names: str) -> list[Any]:
@@ -160,10 +134,7 @@ def _dims(card: ModelCard, names: str) -> list[Any]:
 
 
 def parameters(card: ModelCard) -> Parameters:
-    """Exact parameter counts from the architecture fields, by arithmetic.
-
-    They equal what transformers builds. `active`: without a token's unused experts.
-    """
+    """Exact counts from the architecture; `active` leaves out idle experts."""
     if card.model_type not in EXACT:
         rule = f"{card.name}: exact only for {', '.join(EXACT)}, not {card.model_type}."
         raise CourseError(rule, f"Use the published {card.params_total_b:g} billion.")
@@ -181,8 +152,8 @@ def parameters(card: ModelCard) -> Parameters:
             mlp += 3 * hidden * _dims(card, "shared_expert_intermediate")[0] + hidden
     body = layers * (attention + mlp + 2 * hidden) + hidden
     embedding = vocab * hidden * (1 if tied else 2)
-    active = body + embedding - layers * idle
-    return Parameters(body + embedding, active, embedding, body)
+    total = body + embedding
+    return Parameters(total, total - layers * idle, embedding, body)
 
 
 def _check(dtype: str, context: int, batch: int = 1) -> None:
@@ -198,14 +169,13 @@ def memory(
 ) -> Memory:
     """Memory in GB (1e9 bytes) of weights and KV cache; activations come on top.
 
-    All experts count. int8 and int4 hold the layers, embeddings stay in 16 bit; int4
-    is 4.5 bits with its scales, int8's (one a row) are left out. The cache is 16 bit
-    (fp32: 32) for each layer with full attention, one in four from Qwen3-Next on.
-    Without exact arithmetic the published, rounded size counts, encoders included.
+    All experts count. int8 and int4 hold the layers; embeddings stay in 16 bit, the
+    cache too (fp32: 32). int8's scales (one a row) are left out. Architectures that
+    are not EXACT count with their published, rounded size, encoders included.
     """
     _check(dtype, context, batch)
-    longest = max(card.context_native or 0, card.context_extended or 0) or context
-    if context > longest:
+    longest = max(card.context_native or 0, card.context_extended or 0)
+    if 0 < longest < context:
         rule = f"{card.name} reads at most {longest:,} tokens, got {context:,}."
         raise CourseError(rule, "Shorten the context, or pick another card.")
     layers, heads, head = _dims(card, "layers heads_kv head_dim")
@@ -213,11 +183,10 @@ def memory(
     embedding = (card.vocab_size or 0) * (card.hidden or 0) * matrices
     exact = card.model_type in EXACT
     total = parameters(card).total if exact else round(card.params_total_b * 1e9)
-    bits = BITS[dtype]
-    weights = ((total - embedding) * bits + embedding * max(16, bits)) / 8e9
+    bits, wide = BITS[dtype], max(16, BITS[dtype])  # wide: what stays in 16 bit
+    weights = ((total - embedding) * bits + embedding * wide) / 8e9
     cached = layers // 4 if card.model_type in HYBRID else layers
-    numbers = 2 * cached * heads * head * context * batch  # keys and values
-    kv_cache = numbers * (4 if dtype == "fp32" else 2) / 1e9
+    kv_cache = 2 * cached * heads * head * context * batch * wide / 8e9  # keys, values
     return Memory(weights, kv_cache, weights + kv_cache)
 
 
@@ -229,20 +198,20 @@ def suggest(
     """The cards that fit in `memory_gb` (1e9 bytes), best first, each with its reason.
 
     Best: made for the task, then newest generation, then most parameters. Commercial
-    use admits Apache-2.0 only (an unknown licence is no permission); the first reason
-    names what that bars. Cards without a memory figure are left out. `thinking` None
-    takes any; `language` is an English name that a source lists for the generation.
+    use admits Apache-2.0 only; the first reason names what that bars. Cards without a
+    memory figure are left out. `language`: English name, listed for the generation.
     """
     spoken = {g["generation"]: g["language_names"].split("; ") for g in generations()}
+    ages = list(spoken)
     spoken |= {"en": ["English"], "en, zh": ["English", "Chinese"]}  # maths models
-    listed = sorted({name for names in spoken.values() for name in names})
+    listed = sorted(set().union(*spoken.values()))
     if task not in TASKS:
         raise CourseError(f"Unknown task {task!r}.", f"Use one of {', '.join(TASKS)}.")
     if language not in (None, *listed):
         hint = f"Use one of {', '.join(listed)}."
         raise CourseError(f"No source lists the language {language!r}.", hint)
     _check(dtype, context)
-    ages, fits = list(spoken), []
+    fits: list[Any] = []
     for card in cards():
         tags, modes = set(card.variant.split("/")), MODES.get(card.thinking, (False,))
         if thinking is not False and True in modes and tags & {"chat", "reasoning"}:
@@ -254,35 +223,33 @@ def suggest(
             with suppress(CourseError):  # too long a context, or dimensions unknown
                 need = memory(card, dtype, context).total_gb
                 order = (rank[0], -ages.index(card.generation), -card.params_total_b)
-                fits.append((order, card.name, need, card))
-    fits = sorted(row for row in fits if row[2] <= memory_gb)
+                if need <= memory_gb:
+                    fits.append((*order, card.name, need, card))
     notes = {row["license"]: row for row in _rows("licences.csv")}
     shut = [key for key in notes if commercial and notes[key]["commercial"] == "no"]
-    barred = [f"{c.name} ({c.license})" for *_, c in fits if c.license in shut]
-    barred = [name for name in barred if not name.endswith("()")][:3]
-    traps = f"; fits, but its licence bars it: {', '.join(barred)}" if barred else ""
+    traps = [c for *_, c in sorted(fits) if c.license and c.license in shut][:3]
+    barred = ", ".join(f"{c.name} ({c.license})" for c in traps)
+    end = f"; fits, but its licence bars it: {barred}" if barred else ""
     found: list[Suggestion] = []
-    for *_, need, card in [row for row in fits if row[3].license not in shut][:limit]:
+    for *_, need, card in [row for row in sorted(fits) if row[-1].license not in shut]:
         active = f", {card.params_active_b:g}B at work" if card.params_active_b else ""
         reason = (
             f"{need:.1f} of {memory_gb:g} GB in {dtype} at {context:,} tokens{active}; "
             f"{card.generation}, {card.released or 'month unknown'}; licence "
             f"{card.license or 'unknown'}: {notes[card.license]['note']}"
         )
-        found.append(Suggestion(card, reason if found else reason + traps))
-    return found
+        found.append(Suggestion(card, reason if found else reason + end))
+    return found[:limit]
 
 
 def sampling(card: ModelCard, thinking: bool) -> dict[str, float | str | None]:
     """The published sampling values of a mode and their source; None: not named."""
     mode = "thinking" if thinking else "plain"
-    if thinking not in MODES.get(card.thinking, (False,)):
-        rule = f"{card.name} has no {mode} mode (its thinking: {card.thinking!r})."
-        raise CourseError(rule, f"Ask for thinking={not thinking}.")
     for row in _rows("sampling.csv"):
-        if fnmatchcase(card.repo_id, row.pop("pattern")) and row.pop("mode") == mode:
+        fits = fnmatchcase(card.repo_id, row.pop("pattern")) and row.pop("mode") == mode
+        if fits and thinking in MODES.get(card.thinking, (False,)):
             source, top_k = row.pop("source"), row.pop("top_k")
             values = {key: float(text) if text else None for key, text in row.items()}
             return {**values, "top_k": int(top_k) if top_k else None, "source": source}
-    rule = f"data/sampling.csv has no values for {card.name} ({mode})."
-    raise CourseError(rule, "Read its model card, and give the values yourself.")
+    rule = f"No source gives values for {card.name} ({mode} mode; its thinking: "
+    raise CourseError(rule + f"{card.thinking!r}).", "Give the values yourself.")

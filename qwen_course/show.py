@@ -7,11 +7,15 @@ somebody is there to use them. Nothing here knows models or loads them.
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from html import escape
 from itertools import accumulate
 from typing import Any
 
 from qwen_course import models
+from qwen_course.catalog import ModelCard
+from qwen_course.chat import TokenRow
 from qwen_course.generate import Piece, Reply
 
 # Colour-blind safe (Okabe and Ito); every use has a text or a pattern beside it.
@@ -116,3 +120,120 @@ def timeline(pieces: Sequence[Piece], reply: Reply) -> Picture:
     axes.spines[["left", "top", "right"]].set_visible(False)
     alt = "A reply on a clock: a bar where the prompt is read, then a tick a token."
     return Picture(figure, alt)
+
+
+_LINES = {  # so that an author can be told without seeing colours
+    "template": "dotted",
+    "system": "double",
+    "user": "solid",
+    "assistant": "dashed",
+    "tool": "groove",
+}
+
+
+def _token(text: str, author: str, extra: str = "") -> str:
+    style = f"color:#000;background:{COLOURS[author]}77;{extra}"
+    style += f"border-bottom:3px {_LINES[author]} #333"
+    return f"<code style='{style}'>{escape(text)}</code>"
+
+
+def ribbon(rows: Sequence[TokenRow], title: str = "", typed: range = range(0)) -> Page:
+    """Return a prompt as a ribbon of tokens, coloured by whom the model takes for it.
+
+    Control tokens are bold. Each change of author is also written as a word.
+
+    Args:
+        rows: as `chat.token_table` gives them.
+        title: a line above the ribbon.
+        typed: places of the tokens that a person typed, whoever the model takes for
+            their author; they stand between two triangles and under a line.
+    """
+    counts = Counter(row.author for row in rows)
+    authors = {name: f"{name} {counts[name]}" for name in _LINES if counts[name]}
+    lines = [title, f"{len(rows)} tokens: {', '.join(authors.values())}"]
+    key = " ".join(_token(told, name) for name, told in authors.items())
+    parts = [f"<b>{escape(title)}</b><br>{len(rows)} tokens: {key}<br>"]
+    last = ""
+    for place, row in enumerate(rows):
+        if row.author != last:
+            last = row.author
+            lines.append(f"{last:>9} | ")
+            parts.append(f" <small>{last}</small> ")
+        text = "▶" * (place in typed[:1]) + row.text + "◀" * (place in typed[-1:])
+        lines[-1] += text
+        extra = "font-weight:bold;" * row.special
+        extra += f"border-top:3px solid {COLOURS['warn']};" * (place in typed)
+        parts.append(_token(text, row.author, extra))
+        parts.append("<br>" * (row.author == "template" and row.text.endswith("\\n")))
+    style = "background:#fff;color:#000;padding:8px;line-height:2"
+    html = f"<div style='{style}'>{''.join(parts)}</div>"
+    return Page(html, "\n".join(lines).lstrip())
+
+
+def table(rows: Sequence[dict[str, Any]], title: str = "") -> Page:
+    """Return rows of equal keys as a table; as text, a line a row."""
+    cells = [[str(value) for value in row.values()] for row in rows]
+    lines = [title] * bool(title) + [" | ".join(row) for row in [[*rows[0]], *cells]]
+    style = "style='text-align:left;vertical-align:top'"
+    html = f"<table><caption><b>{escape(title)}</b></caption>"
+    for kind, row in [("th", [*rows[0]]), *(("td", row) for row in cells)]:
+        parts = (f"<{kind} {style}>{escape(text)}</{kind}>" for text in row)
+        html += f"<tr>{''.join(parts)}</tr>"
+    return Page(f"{html}</table>", "\n".join(lines))
+
+
+def family(cards: Sequence[ModelCard]) -> Picture:
+    """Return models on a time line by parameters; a MoE's active ones hang below."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(10, 4.6))
+    dated = [card for card in cards if card.released]
+    for card in dated:
+        year, month = map(int, card.released.split("-"))
+        x, size, active = year + month / 12, card.params_total_b, card.params_active_b
+        axes.plot(x, size, "D" if active else "o", color=COLOURS["line"], alpha=0.7)
+        if active:
+            axes.plot([x, x], [active, size], ":", color=COLOURS["warn"], zorder=0)
+            axes.plot(x, active, "o", color=COLOURS["warn"], mfc="white")
+        if size > 200 or (size < 2 and active is None and month in (2, 3, 4, 11)):
+            axes.annotate(card.name, (x, size), (4, 5), textcoords="offset points")
+    axes.set(yscale="log", ylabel="billion parameters")
+    axes.set_title("● dense   ◆ MoE, all its experts   ○ MoE, at work", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    sizes = sorted(card.params_total_b for card in dated)
+    alt = f"{len(dated)} models by month, {sizes[0]:g} to {sizes[-1]:,.0f} billion"
+    return Picture(figure, f"{alt} parameters; from a MoE hangs its active part.")
+
+
+def skyline(
+    towers: Sequence[tuple[str, float, float]], limit_gb: float, title: str = ""
+) -> Picture:
+    """Return models as towers, weights with the KV cache on top, below or above a line.
+
+    Args:
+        towers: name, weights in GB, KV cache in GB. What rises above three times the
+            line is cut, and its number stands at the cut.
+        limit_gb: the memory that may be used, in GB.
+        title: a line above the picture.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(10, 4.4))
+    top, told = 3 * limit_gb, []
+    axes.axhline(limit_gb, color=COLOURS["warn"], lw=2.5)
+    text = f"my machine: {limit_gb:.1f} GB usable"
+    axes.text(-0.45, limit_gb * 1.03, text, color=COLOURS["warn"], weight="bold")
+    for x, (name, weights, cache) in enumerate(towers):
+        total, fits = weights + cache, weights + cache <= limit_gb
+        axes.bar(x, weights, 0.62, color=COLOURS["user" if fits else "template"])
+        axes.bar(x, cache, 0.62, weights, color=COLOURS["system"], hatch="///")
+        told.append(f"{name} {total:.1f} GB {'fits' if fits else 'is too big'}")
+        sign = "fits" if fits else "too big" + " ↑" * (total > top)
+        label, place = f"{total:.1f} GB\n{sign}", min(total, top) + top * 0.015
+        axes.text(x, place, label, ha="center", bbox={"color": "white", "pad": 1})
+    names = [name.replace("-Instruct", "").replace("-", "\n", 1) for name, *_ in towers]
+    axes.set_xticks(range(len(names)), names)
+    axes.set(ylim=(0, top), ylabel="GB")
+    axes.set_title(f"{title}   ▆ weights   ▨ KV cache".strip(), loc="left", pad=30)
+    axes.spines[["top", "right"]].set_visible(False)
+    return Picture(figure, f"Memory against {limit_gb:.1f} GB: {'; '.join(told)}.")

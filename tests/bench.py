@@ -12,7 +12,7 @@ import time
 import torch
 from transformers import GenerationConfig
 
-from qwen_course import chat, generate, models
+from qwen_course import chat, generate, models, weights
 
 PAIRS, TOKENS = 30, 64
 MESSAGES = [{"role": "user", "content": "Explain what a binary search does."}]
@@ -72,9 +72,9 @@ def load_times():
         return float(subprocess.check_output([sys.executable, "-c", code], text=True))
 
     folder = (
-        models.cache_dir()
+        weights.cache_dir()
         / "dequantised"
-        / models.GGUF[models.ROLES["coder"]["small"]].name.removesuffix(".gguf")
+        / weights.GGUF[models.ROLES["coder"]["small"]].name.removesuffix(".gguf")
     )
     aside = folder.with_suffix(".aside")
     first, second = [], []

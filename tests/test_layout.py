@@ -14,7 +14,7 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 LEVELS = [  # a module imports from lower levels only; `errors` is below all
     {"errors"},
     {"catalog", "monitor", "tasks"},
-    {"chat", "answers"},
+    {"chat", "answers", "weights"},
     {"models", "quantize", "finetune"},
     {"generate"},
     {"service"},

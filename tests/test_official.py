@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_course import catalog, chat, generate, models
+from qwen_course import catalog, chat, generate, models, weights
 from qwen_course.generate import Settings
 
 pytestmark = pytest.mark.weights
@@ -26,7 +26,7 @@ def exact():
 def test_the_file_is_the_official_one():
     source = models.resolve("chat", "small")
     assert source.name == NAME
-    assert models.sha256(source.path) == models.GGUF[NAME].sha256
+    assert weights.sha256(source.path) == weights.GGUF[NAME].sha256
 
 
 def test_the_tokenizer_is_the_official_one(coder):
