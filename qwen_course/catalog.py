@@ -20,8 +20,7 @@ HYBRID = ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp")
 # Bits a weight. int4: groups of 32 weights share one 16-bit scale.
 BITS = {"fp32": 32.0, "bf16": 16.0, "fp16": 16.0, "int8": 8.0, "int4": 4 + 16 / 32}
 MODES = {"always": (True,), "hybrid": (True, False)}  # thinking; all others (False,)
-# Task -> tags that serve it, best first. A card's tags are the parts of `variant`,
-# and "thinking" for a chat or reasoning model that can think.
+# Task -> tags that serve it, best first: parts of `variant`, or "thinking" (suggest).
 TASKS = {
     "chat": "chat", "translation": "chat", "reasoning": "thinking", "base": "base",
     "maths": "thinking math chat", "code": "coder chat", "vision": "vl omni",
@@ -199,10 +198,9 @@ def suggest(
 
     Best: made for the task, then newest generation, then most parameters. Commercial
     use admits Apache-2.0 only; the first reason names what that bars. Cards without a
-    memory figure are left out. `language`: English name, listed for the generation.
+    memory figure are left out. `thinking` None takes any; `language` is in English.
     """
     spoken = {g["generation"]: g["language_names"].split("; ") for g in generations()}
-    ages = list(spoken)
     spoken |= {"en": ["English"], "en, zh": ["English", "Chinese"]}  # maths models
     listed = sorted(set().union(*spoken.values()))
     if task not in TASKS:
@@ -211,7 +209,7 @@ def suggest(
         hint = f"Use one of {', '.join(listed)}."
         raise CourseError(f"No source lists the language {language!r}.", hint)
     _check(dtype, context)
-    fits: list[Any] = []
+    ages, fits = list(spoken), []
     for card in cards():
         tags, modes = set(card.variant.split("/")), MODES.get(card.thinking, (False,))
         if thinking is not False and True in modes and tags & {"chat", "reasoning"}:
@@ -223,15 +221,15 @@ def suggest(
             with suppress(CourseError):  # too long a context, or dimensions unknown
                 need = memory(card, dtype, context).total_gb
                 order = (rank[0], -ages.index(card.generation), -card.params_total_b)
-                if need <= memory_gb:
-                    fits.append((*order, card.name, need, card))
+                fits.append((*order, card.name, need, card))
+    fits = sorted(row for row in fits if row[-2] <= memory_gb)
     notes = {row["license"]: row for row in _rows("licences.csv")}
     shut = [key for key in notes if commercial and notes[key]["commercial"] == "no"]
-    traps = [c for *_, c in sorted(fits) if c.license and c.license in shut][:3]
+    traps = [c for *_, c in fits if c.license and c.license in shut][:3]
     barred = ", ".join(f"{c.name} ({c.license})" for c in traps)
     end = f"; fits, but its licence bars it: {barred}" if barred else ""
     found: list[Suggestion] = []
-    for *_, need, card in [row for row in sorted(fits) if row[-1].license not in shut]:
+    for *_, need, card in [row for row in fits if row[-1].license not in shut]:
         active = f", {card.params_active_b:g}B at work" if card.params_active_b else ""
         reason = (
             f"{need:.1f} of {memory_gb:g} GB in {dtype} at {context:,} tokens{active}; "
@@ -251,5 +249,5 @@ def sampling(card: ModelCard, thinking: bool) -> dict[str, float | str | None]:
             source, top_k = row.pop("source"), row.pop("top_k")
             values = {key: float(text) if text else None for key, text in row.items()}
             return {**values, "top_k": int(top_k) if top_k else None, "source": source}
-    rule = f"No source gives values for {card.name} ({mode} mode; its thinking: "
-    raise CourseError(rule + f"{card.thinking!r}).", "Give the values yourself.")
+    rule = f"No source has {mode} values for {card.name} (thinking: {card.thinking!r})."
+    raise CourseError(rule, "Ask for its other mode, or give the values yourself.")

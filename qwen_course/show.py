@@ -182,8 +182,11 @@ def table(rows: Sequence[dict[str, Any]], title: str = "") -> Page:
     return Page(f"{html}</table>", "\n".join(lines))
 
 
-def family(cards: Sequence[ModelCard]) -> Picture:
-    """Return models on a time line by parameters; a MoE's active ones hang below."""
+def family(cards: Sequence[ModelCard], labels: Sequence[str] = ()) -> Picture:
+    """Return models on a time line by parameters, some with their names.
+
+    From a mixture of experts (MoE), the parameters at work on a token hang below.
+    """
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(10, 4.6))
@@ -195,9 +198,10 @@ def family(cards: Sequence[ModelCard]) -> Picture:
         if active:
             axes.plot([x, x], [active, size], ":", color=COLOURS["warn"], zorder=0)
             axes.plot(x, active, "o", color=COLOURS["warn"], mfc="white")
-        if size > 200 or (size < 2 and active is None and month in (2, 3, 4, 11)):
-            axes.annotate(card.name, (x, size), (4, 5), textcoords="offset points")
+        if card.name in labels:
+            axes.text(x, size * 1.25, card.name, ha="center", fontsize=9)
     axes.set(yscale="log", ylabel="billion parameters")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("● dense   ◆ MoE, all its experts   ○ MoE, at work", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     sizes = sorted(card.params_total_b for card in dated)

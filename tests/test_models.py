@@ -146,7 +146,9 @@ def test_a_broken_download_leaves_nothing_and_the_next_succeeds(tmp_path, fault)
 
 def in_process(tmp_path, code="weights.fetch_mirror(gguf())"):
     code = f"import sys; sys.path.insert(0, {str(sys.path[0])!r})\n{code}"
-    code = "from test_models import gguf\nfrom qwen_course import models, weights\n" + code
+    code = (
+        "from test_models import gguf\nfrom qwen_course import models, weights\n" + code
+    )
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
     return subprocess.Popen([sys.executable, "-c", code], env=environment)
 
