@@ -1,17 +1,14 @@
 """Replies: settings, one reply, a stream of pieces, a batch.
 
-Everything goes through one call of `model.generate`; a stopping criterion that never
-stops on its own account reads the clock and hands on each new token. So a reply, a
-stream and a batch differ in nothing but who listens. This module receives a loaded
-model and never loads one; it knows no roles and no files.
+All go through one call of `model.generate`, whose stopping criterion hands each new
+token to its row, and differ only in who listens. Knows no roles, loads nothing.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,13 +17,10 @@ from qwen_course.errors import CourseError
 
 Messages = list[dict[str, Any]]
 _RANGES = {
-    "temperature": (0, 10),
-    "top_p": (0, 1),
-    "top_k": (0, 1_000_000),
-    "min_p": (0, 1),
-    "repetition_penalty": (0.01, 10),
-    "presence_penalty": (-2, 2),
-}
+    "max_new_tokens": (1, 10**6), "top_k": (0, 10**6), "seed": (0, 2**63 - 1),
+    "temperature": (0.0, 10.0), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.01, 10.0), "presence_penalty": (-2.0, 2.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,44 +38,38 @@ class Settings:
     min_p: float | None = None  # drop tokens below this share of the best; 0: off
     repetition_penalty: float | None = None  # divides seen logits; 1: off
     presence_penalty: float | None = None  # subtracted once a token was written; 0: off
-    stop: tuple[str, ...] = ()  # texts that end the reply; they are not part of it
+    stop: tuple[str, ...] = ()  # texts that end the reply (a thought too), left out
     seed: int | None = None  # same seed, same reply; None: not repeatable
     thinking: bool | None = None  # None: as the chat template decides
 
     def __post_init__(self) -> None:
-        if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
-            raise CourseError(
-                f"max_new_tokens must be a whole number from 1 up, got"
-                f" {self.max_new_tokens!r}.",
-                "try Settings(max_new_tokens=256).",
-            )
+        rules = {}
         for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and low <= value <= high):
-                raise CourseError(
-                    f"{name} must lie between {low} and {high}, got {value!r}.",
-                    "leave it out to take the value published for the model.",
-                )
-        if isinstance(self.stop, str) or not all(
-            isinstance(text, str) and text for text in self.stop
-        ):
-            raise CourseError(
-                f"stop must be a tuple of texts, got {self.stop!r}.",
-                'write stop=("Observation:",).',
-            )
+            value, whole = getattr(self, name), isinstance(low, int)
+            number = isinstance(value, int if whole else int | float)
+            fits = number and not isinstance(value, bool) and low <= value <= high
+            if not fits and (value is not None or name == "max_new_tokens"):
+                rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
+        if self.thinking not in (None, True, False):
+            rules["thinking"] = "True, False or None"
+        texts = self.stop if isinstance(self.stop, tuple | list) else [None]
+        if not all(isinstance(text, str) and text for text in texts):
+            rules["stop"] = 'a tuple of texts, such as ("Observation:",)'
+        if rules:
+            got = [f"{n} must be {rules[n]}, got {getattr(self, n)!r}." for n in rules]
+            raise CourseError(" ".join(got), "leave it out to take the default.")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A finished reply. Counts are tokens; `seconds` is from call to last token."""
+    """A finished reply. Counts are tokens; seconds run from the start of generation."""
 
     text: str  # the answer alone; "" when the thought was cut
     thinking: str
     prompt_tokens: int
-    new_tokens: int  # all that the model wrote, its end-of-turn token included
+    new_tokens: int  # all that the model wrote, tags and end-of-turn token included
     thinking_tokens: int  # between the tags
-    answer_tokens: int  # of `text`, without the end-of-turn token
+    answer_tokens: int  # after them, without the end-of-turn token
     seconds: float = field(repr=False)
     first_token_seconds: float = field(repr=False)
     token_seconds: tuple[float, ...] = field(repr=False)  # between tokens, second on
@@ -103,7 +91,7 @@ class Piece:
 
 
 def effective(loaded: Any, settings: Settings, prompt: str = "") -> Settings:
-    """Return the settings with every None replaced by the value that will be used."""
+    """Return the settings with each None replaced by the value used after `prompt`."""
     own = loaded.model.generation_config
     thinking = settings.thinking is not False and not prompt.endswith("</think>\n\n")
     try:
@@ -112,293 +100,190 @@ def effective(loaded: Any, settings: Settings, prompt: str = "") -> Settings:
         published = catalog.sampling(card, thinking if thinking in modes else modes[0])
     except CourseError:  # no card, or nothing published for it
         published = {}
-    off = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    off |= {"repetition_penalty": 1.0, "presence_penalty": 0.0}
-    values: dict[str, Any] = {}
-    for name, nothing in off.items():
-        choices = [getattr(settings, name), published.get(name)]
-        choices += [getattr(own, name, None), nothing]
-        values[name] = next(value for value in choices if value is not None)
+    values: dict[str, Any] = {"temperature": 0.0 if own.do_sample is False else 1.0}
+    values |= {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
+    values |= {"repetition_penalty": 1.0, "presence_penalty": 0.0}
+    for name, off in values.items():
+        choices = getattr(settings, name), published.get(name), getattr(own, name, None)
+        chosen = next((choice for choice in choices if choice is not None), off)
+        values[name] = type(off)(chosen)  # the library takes no int for a float
     return replace(settings, **values)
 
 
 def reply(
-    loaded: Any,
-    messages: Messages,
-    settings: Settings | None = None,
-    *,
-    tools: list[dict[str, Any]] | None = None,
+    loaded: Any, messages: Messages, settings: Settings | None = None, tools: Any = None
 ) -> Reply:
     """Return the model's reply to a conversation."""
-    return _generate(loaded, [messages], settings, tools)[0]
+    return _generate(loaded, _rows(loaded, [messages], settings, tools))[0]
 
 
 def batch(
     loaded: Any, conversations: Sequence[Messages], settings: Settings | None = None
 ) -> list[Reply]:
-    """Return one reply a conversation, generated side by side.
-
-    Prompts are padded on the left, so that every row ends where its answer begins.
-    """
-    return _generate(loaded, conversations, settings, None) if conversations else []
+    """Return one reply a conversation, generated side by side, padded on the left."""
+    rows = _rows(loaded, conversations, settings, None)
+    return _generate(loaded, rows) if rows else []
 
 
 def stream(
-    loaded: Any,
-    messages: Messages,
-    settings: Settings | None = None,
-    *,
-    tools: list[dict[str, Any]] | None = None,
+    loaded: Any, messages: Messages, settings: Settings | None = None, tools: Any = None
 ) -> Iterator[Piece | Reply]:
-    """Yield pieces of text as they are written, and the whole Reply last.
+    """Return an iterator over pieces of text as they are written, the Reply last.
 
-    No piece ends inside a character. Closing the iterator stops the generation.
+    No piece ends inside a character, and the pieces of a kind make the Reply's text of
+    that kind. Closing the iterator stops the generation.
     """
+    rows = _rows(loaded, [messages], settings, tools)  # what is wrong is said now
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    cancelled = threading.Event()
-
-    def on_token(rows: Any) -> bool:
-        items.put(int(rows[0, -1]))
-        return cancelled.is_set()
 
     def work() -> None:
         try:
-            items.put(_generate(loaded, [messages], settings, tools, on_token)[0])
-        except BaseException as error:  # handed to the reader below
+            items.put(_generate(loaded, rows, items.put)[0])
+        except BaseException as error:  # raised again by the reader
             items.put(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    writer = _Writer(loaded.tokenizer, settings or Settings())
-    try:
-        while True:
-            item = items.get()
-            if isinstance(item, BaseException):
-                raise item
-            if isinstance(item, Reply):
-                if rest := writer.rest(item):
-                    yield rest
+    def read() -> Iterator[Piece | Reply]:
+        thread, item = threading.Thread(target=work, daemon=True), None
+        thread.start()
+        try:
+            while not isinstance(item, Reply):
+                item = items.get()
+                if isinstance(item, BaseException):
+                    raise item
                 yield item
-                return
-            if piece := writer.put(item):
-                yield piece
-    finally:
-        cancelled.set()
-        thread.join()
+        finally:
+            rows[0].stop = "closed"
+            thread.join()
+
+    return read()
 
 
-class _Writer:
-    """Turn token ids into labelled pieces: whole characters, no tags, no stop text."""
+class _Row:
+    """A reply in the making: takes tokens, gives pieces of text, knows when to stop."""
 
-    def __init__(self, tokenizer: Any, settings: Settings) -> None:
-        from tokenizers.decoders import DecodeStream
-
-        self.tokenizer = tokenizer
-        self.decoder = DecodeStream(skip_special_tokens=True)
-        self.tags = _think_ids(tokenizer)
-        self.kind, self.held, self.written = "answer", "", ""
-        self.stops = settings.stop
-        self.hold = max(map(len, settings.stop), default=1) - 1  # a stop text's start
+    def __init__(self, loaded: Any, messages: Any, settings: Settings, tools: Any):
+        tokenizer, thinking = loaded.tokenizer, settings.thinking
+        prompt = chat.encode(tokenizer, messages, tools=tools, thinking=thinking)
+        total = len(prompt) + settings.max_new_tokens
+        limit = loaded.model.config.get_text_config().max_position_embeddings
+        if total > limit:
+            rule = f"Prompt + max_new_tokens: {total}, the model has {limit} positions."
+            raise CourseError(rule, "shorten the conversation or lower max_new_tokens.")
+        tail = tokenizer.decode(prompt[-8:])
+        opened = tail.endswith("<think>\n")
+        switch = "enable_thinking" in str(tokenizer.chat_template)
+        if thinking not in (None, opened) and not (thinking and switch):
+            rule = f"This chat template knows no {thinking=}; it ends in {tail!r}."
+            raise CourseError(rule, "leave thinking out, or take another model.")
+        own = loaded.model.generation_config.eos_token_id
+        self.ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+        self.ends |= {*own} if isinstance(own, list) else {own}
+        added = tokenizer.get_added_vocab()
+        self.opening, self.closing = map(added.get, ("<think>", "</think>"))
+        self.ends |= {added[text] for text in settings.stop if text in added}
+        self.settings = effective(loaded, settings, tail)
+        self.decode = tokenizer.backend_tokenizer.decode
+        self.prompt, self.kind = prompt, "thinking" if opened else "answer"
+        self.texts = {"thinking": "", "answer": ""}
+        self.count = {"thinking": 0, "answer": 0}
+        self.moments: list[float] = []  # when each token came
+        self.pending: list[int] = []  # tokens of a character that is not whole yet
+        self.held, self.stop = "", ""  # held: perhaps the start of a stop text
 
     def put(self, token: int) -> Piece | None:
         """Return the piece that this token completes, None when there is none yet."""
-        if token in self.tags:
-            self.kind = ("thinking", "answer")[self.tags.index(token)]
-            self.held = ""
+        self.moments.append(time.perf_counter())
+        kind, stops = self.kind, self.settings.stop
+        if token in self.ends:
+            self.stop = "stop"
+        elif token == self.opening and not self.texts["answer"] + self.held:
+            self.kind = "thinking"
+        elif token == self.closing and kind == "thinking":  # later ones are text
+            self.kind = "answer"
+        else:
+            self.count[kind] += 1
+            self.pending.append(token)
+        if len(self.moments) == self.settings.max_new_tokens:
+            self.stop = self.stop or "length"
+        last = self.stop or self.kind != kind  # no more text of this kind
+        text = self.decode(self.pending, skip_special_tokens=True)
+        if text.endswith("\ufffd") and not last:
             return None
-        self.held += self.decoder.step(self.tokenizer.backend_tokenizer, token) or ""
-        if self.kind == "thinking":
-            text, self.held = self.held, ""
-            return Piece(text, "thinking") if text else None
-        if not self.written:
-            self.held = self.held.lstrip("\n")
-        if any(stop in self.held for stop in self.stops):
-            return None  # `rest` brings what stood before it
-        cut = max(len(self.held) - self.hold, 0)
-        text, self.held = self.held[:cut], self.held[cut:]
-        self.written += text
-        return Piece(text, "answer") if text else None
+        self.pending.clear()
+        self.held += text.rstrip("\ufffd")
+        if not self.texts[kind]:
+            self.held = self.held.lstrip("\n" if kind == "answer" else None)
+        hold = 0 if last else max(map(len, stops), default=1) - 1
+        ready = self.held[: max(0, len(self.held) - hold)]
+        if found := [self.held.find(stop) for stop in stops if stop in self.held]:
+            self.stop, ready = "stop", self.held[: min(found)]
+        ready = ready.rstrip() if kind == "thinking" else ready
+        self.held = "" if last else self.held[len(ready) :]
+        self.texts[kind] += ready
+        return Piece(ready, kind) if ready else None
 
-    def rest(self, reply: Reply) -> Piece | None:
-        """Return what is left of the answer once the reply is complete."""
-        text = reply.text[len(self.written) :]
-        return Piece(text, "answer") if text else None
-
-
-def _think_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Return the ids of <think> and </think>, () where they are ordinary text."""
-    added = tokenizer.get_added_vocab()
-    tags = ("<think>", "</think>")
-    return tuple(added[tag] for tag in tags) if set(tags) <= added.keys() else ()
+    def reply(self, started: float) -> Reply:
+        times = [moment - started for moment in self.moments]
+        return Reply(
+            text=self.texts["answer"], thinking=self.texts["thinking"],
+            prompt_tokens=len(self.prompt), new_tokens=len(times), stop=self.stop,
+            thinking_tokens=self.count["thinking"], answer_tokens=self.count["answer"],
+            seconds=times[-1], first_token_seconds=times[0],
+            token_seconds=tuple(b - a for a, b in pairwise(times)),
+        )  # fmt: skip
 
 
-def _generate(
-    loaded: Any,
-    conversations: Sequence[Messages],
-    settings: Settings | None,
-    tools: list[dict[str, Any]] | None,
-    on_token: Callable[[Any], bool] | None = None,
-) -> list[Reply]:
-    """Generate for all conversations at once; the one call of `model.generate`."""
+def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[_Row]:
+    """Return a row a conversation, or raise what is wrong with one of them."""
+    if not isinstance(conversations, list | tuple):
+        rule = f"A batch is a list of conversations, got {conversations!r:.60}."
+        raise CourseError(rule, "write [conversation, conversation].")
+    settings = settings or Settings()
+    rows = [_Row(loaded, messages, settings, tools) for messages in conversations]
+    if any(row.settings != rows[0].settings for row in rows):
+        rule = "One batch has one set of sampling values; these prompts need two."
+        raise CourseError(rule, "batch those that think apart from the others.")
+    return rows
+
+
+def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
+    """Return the reply of each row; `hear` is called with each piece of text."""
     import torch
     from transformers import GenerationConfig
 
     started = time.perf_counter()
-    model, tokenizer = loaded.model, loaded.tokenizer
-    settings = settings or Settings()
-    prompts = [
-        chat.encode(tokenizer, messages, tools=tools, thinking=settings.thinking)
-        for messages in conversations
-    ]
-    width = max(map(len, prompts))
-    _need_room(model, width, settings.max_new_tokens)
-    tails = [tokenizer.decode(prompt[-8:]) for prompt in prompts]
-    wanted = asdict(effective(loaded, settings, tails[0]))
-    padding = tokenizer.pad_token_id
-    rows = [[padding] * (width - len(prompt)) + prompt for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    stops = {tokenizer.eos_token_id, padding}
-    own = model.generation_config.eos_token_id
-    stops |= set(own) if isinstance(own, list) else {own}
-    config = {
-        name: wanted[name] for name in ("max_new_tokens", "repetition_penalty")
-    } | {"eos_token_id": sorted(stops - {None}), "pad_token_id": padding}
-    if wanted["temperature"]:
-        sampled = ("temperature", "top_p", "top_k", "min_p")
-        config |= {"do_sample": True} | {name: wanted[name] for name in sampled}
-    else:  # the library's own defaults, so that it finds nothing to warn about
-        config |= {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
-    processors = []
-    if wanted["presence_penalty"]:
-        processors.append(_presence_penalty(width, wanted["presence_penalty"]))
-    clock = _Clock(tokenizer, width, settings.stop, on_token)
-    with _seeded(model, settings.seed):
-        output = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
+    device, wanted = loaded.model.device, rows[0].settings
+    width = max(len(row.prompt) for row in rows)
+    # The padding repeats the row's first token: one of its own would get a penalty.
+    ids = [row.prompt[:1] * (width - len(row.prompt)) + row.prompt for row in rows]
+    mask = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
+    names = ["max_new_tokens", "repetition_penalty", "temperature", "top_p", "top_k"]
+    config = {name: getattr(wanted, name) for name in [*names, "min_p"]}
+    if not wanted.temperature:  # greedy: the library warns of values but its own
+        config |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None}
+    config["do_sample"] = bool(wanted.temperature)
+    config["pad_token_id"] = loaded.tokenizer.pad_token_id
+
+    def watch(input_ids: Any, scores: Any, **_: Any) -> Any:
+        for row, token in zip(rows, input_ids[:, -1].tolist(), strict=True):
+            if not row.stop and (piece := row.put(token)) and hear:
+                hear(piece)
+        return torch.tensor([bool(row.stop) for row in rows], device=device)
+
+    def penalise(input_ids: Any, scores: Any) -> Any:
+        # As in vLLM the prompt is free, and once written is as much as many times.
+        written, penalty = input_ids[:, width:], wanted.presence_penalty
+        return scores.scatter(1, written, scores.gather(1, written) - penalty)
+
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices, enabled=wanted.seed is not None):
+        if wanted.seed is not None:
+            torch.manual_seed(wanted.seed)
+        loaded.model.generate(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=torch.tensor(mask, device=device),
             generation_config=GenerationConfig(**config),
-            logits_processor=processors,
-            stopping_criteria=[clock],
+            logits_processor=[penalise] if wanted.presence_penalty else [],
+            stopping_criteria=[watch],
         )
-    times = [moment - started for moment in clock.moments]
-    return [
-        _read(tokenizer, output[row, width:].tolist(), stops, settings.stop, times,
-              len(prompts[row]), tails[row], clock.stopped.get(row))
-        for row in range(len(prompts))
-    ]  # fmt: skip
-
-
-def _need_room(model: Any, prompt_tokens: int, new_tokens: int) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and prompt_tokens + new_tokens > limit:
-        raise CourseError(
-            f"{prompt_tokens} prompt tokens + max_new_tokens={new_tokens} is more than"
-            f" the model's {limit} positions.",
-            "shorten the conversation or lower max_new_tokens.",
-        )
-
-
-class _Clock:
-    """A stopping criterion that notes when tokens come, and sees the stop texts."""
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        width: int,
-        texts: tuple[str, ...],
-        on_token: Callable[[Any], bool] | None,
-    ) -> None:
-        self.tokenizer, self.width, self.texts = tokenizer, width, texts
-        self.on_token = on_token
-        self.moments: list[float] = []
-        self.stopped: dict[int, int] = {}  # row -> tokens when a stop text was seen
-        self.reach = max((len(text.encode()) for text in texts), default=0) + 1
-
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        import torch
-
-        self.moments.append(time.perf_counter())
-        count = len(self.moments)
-        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        if self.on_token and self.on_token(input_ids):
-            done[:] = True
-        if self.texts:
-            last = input_ids[:, max(self.width, input_ids.shape[1] - self.reach) :]
-            for row, text in enumerate(self.tokenizer.batch_decode(last)):
-                if any(stop in text for stop in self.texts):
-                    self.stopped.setdefault(row, count)
-                    done[row] = True
-        return done
-
-
-def _presence_penalty(width: int, penalty: float) -> Callable[[Any, Any], Any]:
-    """Return a processor: `penalty` off the logit of every token already written.
-
-    As OpenAI's API and vLLM define it: only the reply counts, not the prompt, and
-    once is as much as many times. transformers has no such processor.
-    """
-
-    def process(input_ids: Any, scores: Any) -> Any:
-        written = input_ids[:, width:]
-        lowered = scores.gather(1, written) - penalty
-        return scores.scatter(1, written, lowered)
-
-    return process
-
-
-@contextmanager
-def _seeded(model: Any, seed: int | None) -> Iterator[None]:
-    """Seed torch for one generation and put the generators back afterwards."""
-    import torch
-
-    if seed is None:
-        yield
-        return
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def _read(
-    tokenizer: Any,
-    ids: list[int],
-    stops: set[int],
-    texts: tuple[str, ...],
-    times: list[float],
-    prompt_tokens: int,
-    tail: str,
-    stopped: int | None,
-) -> Reply:
-    """Return the Reply for one row of generated ids."""
-    ends = [place + 1 for place, token in enumerate(ids) if token in stops]
-    ended = stopped or (ends[0] if ends else None)
-    ids = ids[: ended or len(times)]
-    body = ids[:-1] if ends and ended == ends[0] else ids
-    tags, opened = _think_ids(tokenizer), tail.endswith("<think>\n")
-    text = tokenizer.decode(body, skip_special_tokens=True)
-    parts = chat.Parts("", text, True)
-    thought = 0
-    if tags and (opened or set(tags) & set(body)):
-        parts = chat.split_thinking(text, opened)
-        first = body.index(tags[0]) + 1 if tags[0] in body else 0
-        closed = tags[1] in body
-        last = len(body) - body[::-1].index(tags[1]) if closed else len(body)
-        thought = max(0, last - closed - first)
-        body = body[last:]
-    answer = parts.answer.lstrip("\n")
-    if found := [answer.find(stop) for stop in texts if stop in answer]:
-        answer = answer[: min(found)]
-    token_times = times[: len(ids)]
-    return Reply(
-        text=answer,
-        thinking=parts.thinking,
-        prompt_tokens=prompt_tokens,
-        new_tokens=len(ids),
-        thinking_tokens=thought,
-        answer_tokens=len(body),
-        seconds=token_times[-1],
-        first_token_seconds=token_times[0],
-        token_seconds=tuple(b - a for a, b in pairwise(token_times)),
-        stop="stop" if ended else "length",
-    )
+    return [row.reply(started) for row in rows]

@@ -36,11 +36,14 @@ class Picture:
     def __init__(self, figure: Any, alt: str) -> None:
         """Render a matplotlib figure at once and close it."""
         import matplotlib.pyplot as plt
+        from PIL import Image
 
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+        full, small = io.BytesIO(), io.BytesIO()
+        figure.savefig(full, format="png", dpi=100, bbox_inches="tight")
         plt.close(figure)
-        self.png, self.alt = buffer.getvalue(), alt
+        image = Image.open(full).convert("RGB").quantize(64)  # a quarter of the bytes
+        image.save(small, "png", optimize=True)
+        self.png, self.alt = small.getvalue(), alt
 
     def __repr__(self) -> str:
         return f"Picture: {self.alt}"

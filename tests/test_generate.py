@@ -1,6 +1,9 @@
 """generate: replies, streams and batches, on models of a few thousand parameters."""
 
+import signal
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,12 +40,33 @@ def streamed(loaded, settings, messages=HI):
         ("presence_penalty", 3),
         ("stop", "text"),
         ("stop", ("",)),
+        ("stop", 5),
+        ("max_new_tokens", None),
+        ("top_k", 2.5),
+        ("seed", "one"),
+        ("seed", -1),
+        ("temperature", True),
+        ("thinking", "yes"),
     ],
 )
 def test_bad_settings_name_the_field_and_the_value(field, value):
     with pytest.raises(CourseError, match=field) as error:
         Settings(**{field: value})
     assert repr(value) in str(error.value)
+
+
+def test_all_wrong_settings_are_named_at_once():
+    with pytest.raises(CourseError, match="top_k.*seed|seed.*top_k"):
+        Settings(top_k=-1, seed="one")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"temperature": 2}, {"repetition_penalty": 2}, {"top_p": 0}, {"stop": ["x"]}],
+)
+def test_whole_numbers_and_lists_do_where_the_library_wants_floats(wanted):
+    settings = Settings(max_new_tokens=3, **wanted)
+    assert generate.reply(random_qwen(), HI, settings).new_tokens == 3
 
 
 def test_reply_equals_the_bare_library_call():
@@ -125,6 +149,106 @@ def test_thinking_is_split_counted_and_labelled():
     assert by_kind["thinking"].strip() == "let me see"
 
 
+FOUR = "<think>\nlet me see\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "answer"),
+    [
+        (FOUR + "Use </think> or <think> here.", "let me see", None),
+        ("The tag </think> ends it.", "", "The tag </think> ends it."),
+        ("The tag <think> opens it.", "", "The tag <think> opens it."),
+        (FOUR + "Four.\n", "let me see", "Four.\n"),
+        (FOUR + "\nFour.", "let me see", "Four."),
+        ("<think></think>Four.", "", "Four."),
+        ("\n<think>\nlet\n\nme </think>Four.", "let\n\nme", "Four."),
+    ],
+)
+def test_pieces_make_the_reply_of_each_kind(text, thinking, answer):
+    answer = "Use </think> or <think> here." if answer is None else answer
+    loaded = scripted(text)
+    pieces, reply = streamed(loaded, Settings(max_new_tokens=99))
+    assert (reply.thinking, reply.text) == (thinking, answer)
+    for kind, whole in (("thinking", thinking), ("answer", answer)):
+        assert "".join(p.text for p in pieces if p.kind == kind) == whole
+    tags = 2 if text.lstrip().startswith("<think>") else 0
+    counted = reply.thinking_tokens + reply.answer_tokens + tags + 1
+    assert counted == reply.new_tokens == len(loaded.model.scripts[0])
+
+
+def test_pieces_make_the_reply_of_a_model_that_writes_anything():
+    for seed in range(6):
+        wanted = Settings(temperature=5.0, max_new_tokens=30, seed=seed)
+        pieces, reply = streamed(random_qwen(), wanted)
+        for kind in ("thinking", "answer"):
+            joined = "".join(p.text for p in pieces if p.kind == kind)
+            assert joined == (reply.text if kind == "answer" else reply.thinking)
+        assert reply.text == generate.reply(random_qwen(), HI, wanted).text
+
+
+def test_a_thought_opened_by_the_prompt():
+    loaded = scripted("let me see\n</think>\n\nFour.", template="qwen3_8")
+    reply = generate.reply(loaded, HI, Settings(max_new_tokens=99))
+    assert (reply.thinking, reply.text) == ("let me see", "Four.")
+    assert 0 < reply.thinking_tokens < reply.new_tokens - 2
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking", "works"),
+    [
+        ("qwen2_5", True, False),
+        ("qwen2_5", False, True),
+        ("qwen3_instruct_2507", True, False),
+        ("qwen3", True, True),
+        ("qwen3", False, True),
+        ("qwen3_8", True, True),
+    ],
+)
+def test_thinking_is_refused_where_the_template_has_no_such_mode(
+    template, thinking, works
+):
+    loaded = scripted("Four.", template=template)
+    wanted = Settings(max_new_tokens=9, thinking=thinking)
+    if works:
+        assert generate.reply(loaded, HI, wanted).new_tokens
+    else:
+        with pytest.raises(CourseError, match="thinking=True"):
+            generate.reply(loaded, HI, wanted)
+
+
+def test_thinking_cannot_be_switched_off_where_the_template_always_opens_it():
+    loaded = scripted("Four.", template="qwen3_instruct_2507")
+    prompt = "<|im_start|>assistant\\n"
+    template = loaded.tokenizer.chat_template.replace(prompt, prompt + "<think>\\n")
+    assert template.count("<think>\\n")
+    loaded.tokenizer.chat_template = template
+    with pytest.raises(CourseError, match="thinking=False"):
+        generate.reply(loaded, HI, Settings(max_new_tokens=9, thinking=False))
+
+
+def test_stop_texts_end_a_thought_too_and_are_left_out():
+    text = "<think>\nfirst STOP then\n</think>\n\nFour."
+    pieces, reply = streamed(
+        scripted(text), Settings(max_new_tokens=99, stop=("STOP",))
+    )
+    assert (reply.thinking, reply.text, reply.stop) == ("first", "", "stop")
+    assert "".join(piece.text for piece in pieces) == "first"
+
+
+def test_a_control_token_can_be_a_stop_text():
+    loaded = scripted("Hi<|im_start|>more")
+    reply = generate.reply(
+        loaded, HI, Settings(max_new_tokens=9, stop=("<|im_start|>",))
+    )
+    assert (reply.text, reply.stop, reply.answer_tokens) == ("Hi", "stop", 2)
+
+
+def test_line_breaks_before_the_answer_are_no_stop_text():
+    wanted = Settings(max_new_tokens=99, stop=("\n\n",))
+    reply = generate.reply(scripted(FOUR + "Four.\n\nFive."), HI, wanted)
+    assert (reply.thinking, reply.text) == ("let me see", "Four.")
+
+
 def test_an_unfinished_thought_is_no_answer():
     text = "<think>\nlet me see whether this ends"
     reply = generate.reply(scripted(text, end=""), HI, Settings(max_new_tokens=9))
@@ -159,6 +283,37 @@ def test_batch_rows_end_each_on_their_own():
     assert generate.batch(random_qwen(), []) == []
 
 
+def test_a_batch_has_one_set_of_sampling_values(monkeypatch):
+    source = models.Source("chat", "Qwen3-0.6B", "small", None, 0.0, "a test")
+    loaded = scripted("Yes.", "No.")
+    switch = "enable_thinking is defined and enable_thinking is false"
+    by_text = f"({switch}) or messages[0].content == 'quick'"
+    template = loaded.tokenizer.chat_template
+    assert template.count(switch) == 1
+    loaded.tokenizer.chat_template = template.replace(switch, by_text)
+    both = [[{"role": "user", "content": text}] for text in ("slow", "quick")]
+    loaded = models.Loaded(loaded.model, loaded.tokenizer, source)
+    with pytest.raises(CourseError, match="one set of sampling"):
+        generate.batch(loaded, both, Settings(max_new_tokens=9))
+    fixed = Settings(
+        max_new_tokens=9, temperature=0, top_p=1, top_k=0, min_p=0,
+        repetition_penalty=1, presence_penalty=0,
+    )  # fmt: skip
+    assert [row.text for row in generate.batch(loaded, both, fixed)] == ["Yes.", "No."]
+
+
+@pytest.mark.parametrize(
+    "broken", [[], None, "Hi", [{"role": "user"}], [{"role": "robot", "content": ""}]]
+)
+def test_broken_conversations_are_refused_at_once(broken):
+    for function in (generate.reply, generate.stream):  # without any next(...)
+        with pytest.raises(CourseError):
+            function(random_qwen(), broken)
+    for conversations in (None, "Hi", HI, [HI, broken]):
+        with pytest.raises(CourseError):
+            generate.batch(random_qwen(), conversations)
+
+
 def test_seeds_reproduce_and_leave_the_generator_alone():
     loaded = random_qwen()
 
@@ -175,11 +330,37 @@ def test_seeds_reproduce_and_leave_the_generator_alone():
     assert len({text(seed) for seed in range(4)}) > 1
 
 
-def test_presence_penalty_is_subtracted_once_from_written_tokens():
-    process = generate._presence_penalty(2, 1.5)
-    ids = torch.tensor([[4, 4, 1, 1, 3]])  # the prompt is 4 4
-    scores = process(ids, torch.zeros(1, 5))
-    assert scores.tolist() == [[0.0, -1.5, 0.0, -1.5, 0.0]]
+def with_logits(**logits):
+    """Return a Loaded with these logits at every step, by the text of the token."""
+    loaded = scripted("")
+
+    def forward(input_ids=None, **kwargs):
+        output = type(loaded.model).forward(loaded.model, input_ids, **kwargs)
+        output.logits[:, -1] = -100.0
+        for text, value in logits.items():
+            token = loaded.tokenizer.convert_tokens_to_ids(text)
+            output.logits[:, -1, token] = value
+        return output
+
+    loaded.model.forward = forward
+    return loaded
+
+
+def test_presence_penalty_is_subtracted_once_and_only_for_the_reply():
+    loaded = with_logits(a=10.0, b=9.0)
+    wanted = Settings(temperature=0, max_new_tokens=5, presence_penalty=1.5)
+    asked = [{"role": "user", "content": "a a a"}]
+    # a 10, b 9 -> a; a 8.5, b 9 -> b; a 8.5, b 7.5 -> a, and so on: never a 7.0
+    assert generate.reply(loaded, asked, wanted).text == "abaaa"
+
+
+def test_padding_gets_no_repetition_penalty():
+    """Padding with <|endoftext|> would fine it: the padded row would never end."""
+    loaded = with_logits(**{"<|endoftext|>": 10.0, "b": 9.0})
+    wanted = Settings(temperature=0, max_new_tokens=3, repetition_penalty=1.5)
+    asked = [[{"role": "user", "content": text}] for text in ("Hi", "Hi you there")]
+    rows = generate.batch(loaded, asked, wanted)
+    assert [(row.new_tokens, row.stop) for row in rows] == [(1, "stop")] * 2
 
 
 def test_presence_penalty_changes_a_reply():
@@ -199,6 +380,8 @@ def test_defaults_come_from_the_published_table():
     assert (thinking.temperature, thinking.top_p, thinking.top_k) == (0.6, 0.95, 20)
     assert (plain.temperature, plain.top_p, plain.top_k) == (0.7, 0.8, 20)
     assert generate.effective(loaded, Settings(temperature=0.3)).temperature == 0.3
+    closed = generate.effective(loaded, Settings(), "<think>\n\n</think>\n\n")
+    assert closed == replace(plain, thinking=None)
     pocket = generate.effective(random_qwen(), Settings())
     assert (pocket.temperature, pocket.top_p, pocket.presence_penalty) == (1.0, 1.0, 0)
 
@@ -208,7 +391,74 @@ def test_a_prompt_that_does_not_fit_is_refused():
     with pytest.raises(CourseError, match="512 positions"):
         generate.reply(random_qwen(), long, GREEDY)
     with pytest.raises(CourseError, match="512 positions"):
-        list(generate.stream(random_qwen(), long, GREEDY))
+        generate.stream(random_qwen(), long, GREEDY)
+    with pytest.raises(CourseError, match="512 positions"):
+        generate.batch(random_qwen(), [HI, long], GREEDY)
+
+
+def test_the_models_own_config_counts_where_nothing_is_published():
+    loaded = scripted("Yes.")
+    loaded.model.generation_config.update(temperature=0.4, top_k=7)
+    wanted = generate.effective(loaded, Settings())
+    assert (wanted.temperature, wanted.top_k, wanted.top_p) == (0.4, 7, 1.0)
+    greedy = scripted("Yes.")
+    greedy.model.generation_config.do_sample = False  # as base models have it
+    assert generate.effective(greedy, Settings()).temperature == 0
+    fined = with_logits(a=10.0, b=9.0)
+    fined.model.generation_config.repetition_penalty = 2.0
+    plain = Settings(temperature=0, max_new_tokens=3, repetition_penalty=1)
+    assert generate.reply(fined, HI, plain).text == "aaa"
+
+
+def test_a_reply_warns_of_nothing(caplog):
+    import transformers
+
+    loaded = scripted("Yes.")
+    own = loaded.model.generation_config
+    own.temperature, own.top_k, own.top_p = 0.4, 7, 0.9
+    logger = transformers.logging.get_logger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        generate.reply(loaded, HI, Settings(temperature=0, max_new_tokens=9))
+        generate.reply(loaded, HI, Settings(temperature=1, max_new_tokens=9))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.text == ""
+
+
+def test_an_error_in_the_thread_reaches_the_reader(monkeypatch):
+    loaded = scripted("one two three four")
+
+    def broken(*args, **kwargs):
+        kwargs["stopping_criteria"][0](torch.tensor([[5]]), None)
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(loaded.model, "generate", broken)
+    pieces = generate.stream(loaded, HI, GREEDY)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        list(pieces)
+    assert not writers()
+
+
+def writers():
+    """Return the threads that a stream has started and not ended."""
+    return [t for t in threading.enumerate() if t.name.endswith("(work)")]
+
+
+def test_ctrl_c_in_a_stream_ends_its_thread():
+    loaded = scripted("one two three " * 30)
+    slow = loaded.model.register_forward_hook(lambda *_: time.sleep(0.01))
+    pieces = generate.stream(loaded, HI, Settings(max_new_tokens=400))
+    next(pieces)
+    assert len(writers()) == 1
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(pieces)
+    timer.join()
+    slow.remove()
+    assert not writers()
 
 
 def test_closing_a_stream_stops_the_model():
