@@ -355,7 +355,8 @@ def split(text, opened):
 def split(text, opened):
     """Return (thought, answer); opened: the prompt ended in <think>."""
     opened = opened or text.startswith("<think>")
-    thought, closed, answer = text.removeprefix("<think>").rpartition("</think>")
+    text = text.removeprefix("<think>")
+    thought, closed, answer = text.rpartition("</think>")
     if closed:
         return thought.strip(), answer.strip()
     return (answer.strip(), "") if opened else ("", answer.strip())''',
