@@ -4,157 +4,153 @@ It prints; the modules it calls return values. `--json` gives the same for scrip
 """
 
 import argparse
-import importlib.metadata
-import importlib.util
+import functools
 import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from qwen_course import answers, catalog, checks, models, weights
+from qwen_course import answers, catalog, models, weights
 from qwen_course.errors import CourseError
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor: what was looked at, "ok", "note" or "bad", the cure."""
-
-    subject: str
-    status: str
-    text: str
-    cure: str = ""
+Finding = dict[str, str]
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("+")[0].split(".") if part.isdigit())
-
-
-def _libraries() -> Iterator[Finding]:
-    """Compare what is installed with the tested set in constraints.txt."""
-    lines = (catalog.data_dir().parent / "constraints.txt").read_text().splitlines()
-    tested = dict(line.split("==") for line in lines if "==" in line)
-    for name in ("torch", "transformers", "trl", "gguf", "peft", "bitsandbytes"):
-        try:
-            here = importlib.metadata.version(name).split("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            need = "needed" if name in ("torch", "transformers", "trl", "gguf") else ""
-            text = f"not installed, {need or 'a later lesson needs it'}"
-            cure = f"pip install {name}=={tested[name]}"
-            yield Finding(name, "bad" if need else "note", text, cure)
-            continue
-        same = here == tested[name]
-        text = here if same else f"{here}, tested with {tested[name]}"
-        yield Finding(name, "ok" if same else "note", text)
-
-
-def _weights() -> Iterator[Finding]:
-    """Say for each role which weights are here, and whether they are whole."""
-    installed = importlib.metadata.version("transformers")
-    for role in models.ROLES:
-        source = models.resolve(role)
-        missing = source.path is None
-        better = models.ROLES[role].get("small")
-        offer = bool(better) and source.profile == "pocket"
-        cure = f"python -m qwen_course fetch {role}" if offer else ""
-        text, status = repr(source), "note" if missing else "ok"
-        if missing and role == "chat":  # every lesson of today asks for it
-            status = "bad"
-        if source.name in weights.GGUF and source.path:
-            whole = weights.sha256(source.path) == weights.GGUF[source.name].sha256
-            text += ", SHA-256 verified" if whole else ", SHA-256 WRONG"
-            if not whole:
-                status, cure = "bad", f"rm {source.path}; {cure or 'make fetch'}"
-        if source.profile != "pocket":
-            needed = catalog.find(source.name).transformers_min
-            if needed and _version(installed) < _version(needed):
-                text += f"; needs transformers {needed}, here is {installed}"
-                status, cure = "bad", f"pip install 'transformers>={needed}'"
-        yield Finding(f"role {role}", status, text, cure)
+def _found(
+    subject: str, text: object, fine: object = True, cure: str = "", worse: str = "note"
+) -> Finding:
+    """Return a line of the doctor; its status is "ok", "note" or "bad"."""
+    status, cure = ("ok", "") if fine else (worse, cure)
+    return {"subject": subject, "status": status, "text": str(text), "cure": cure}
 
 
 def _machine() -> Iterator[Finding]:
-    """Look at Python, cores, memory, disk, GPU, the hub and the sandbox."""
-    python, old = platform.python_version(), sys.version_info < (3, 11)
-    yield Finding("Python", "bad" if old else "ok", python, "use 3.11+" if old else "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    yield Finding("cores", "ok", str(cores or os.cpu_count()))
-    if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        status, cure = "ok", ""
-        if memory < 6:
-            status, cure = "note", "close other programs: lessons use up to 4 GB"
-        yield Finding("memory", status, f"{memory:.0f} GB", cure)
-    folder = weights.cache_dir()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / 1e9
-    status, cure = "ok", ""
-    if free < 3:
-        status, cure = "note", "free 3 GB, or set QWEN_COURSE_CACHE to another disk"
-    yield Finding("disk", status, f"{free:.0f} GB free for weights", cure)
-    gpu = models.gpu_memory_gb()
-    yield Finding("GPU", "ok", f"{gpu:.0f} GB" if gpu else "none; none is needed")
+    new, cure = sys.version_info >= (3, 11), "conda env create -f environment.yml"
+    yield _found("Python", platform.python_version(), new, cure, "bad")
+    usable = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0))
+    yield _found("cores", usable or os.cpu_count())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cure = "close other programs: lessons use up to 4 GB"
+    yield _found("memory", f"{memory:.0f} GB", memory >= 6, cure)
+    places = (weights.cache_dir(), *weights.cache_dir().absolute().parents)
+    free = shutil.disk_usage(next(p for p in places if p.exists())).free / 1e9
+    cure = "export QWEN_COURSE_CACHE=/folder/on/another/disk"
+    yield _found("disk", f"{free:.0f} GB free for weights", free >= 3, cure)
+    for name, state in answers.isolation().items():
+        yield _found(f"sandbox: {name}", state or "not on this machine", state)
     problem = weights.hub_problem()
     text = f"not reachable ({problem}); the official GGUF has a mirror"
-    yield Finding(
-        "Hugging Face Hub", "note" if problem else "ok", problem and text or "ok"
-    )
-    for name, state in answers.isolation().items():
-        yield Finding(f"sandbox: {name}", "ok" if state else "note", str(state))
+    cure = "unset HF_HUB_OFFLINE" if "HF_HUB_OFFLINE" in problem else ""
+    yield _found("Hugging Face Hub", text if problem else "ok", not problem, cure)
+    gpu = models.gpu_memory_gb()
+    yield _found("GPU", f"{gpu:.0f} GB" if gpu else "none; none is needed")
+
+
+def _libraries() -> Iterator[Finding]:
+    """Compare what is installed with what is needed and with the tested set."""
+    from packaging.requirements import Requirement
+
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if "==" in line)
+    for need in map(Requirement, metadata.requires("qwen-course") or []):
+        here, best = "", tested[need.name]
+        with suppress(metadata.PackageNotFoundError):
+            here = metadata.version(need.name)
+        fits = here and need.specifier.contains(here, prereleases=True)
+        text, same = here or "not installed", here.split("+")[0] == best
+        text += "" if same else f", tested with {best}"
+        text += f" ({need.marker})" if need.marker and not here else ""
+        cure = "" if fits else f"python -m pip install '{need.name}=={best}'"
+        worse = "note" if fits or need.marker else "bad"
+        yield _found(need.name, text, same, cure, worse)
+
+
+def _weights() -> Iterator[Finding]:
+    """Say for each role which weights are here, whether whole and whether usable."""
+    from packaging.version import Version
+
+    here, sha256 = metadata.version("transformers"), functools.cache(weights.sha256)
+    for role, choice in models.ROLES.items():
+        source, fetch = models.resolve(role), f"python -m qwen_course fetch {role}"
+        file, path = weights.GGUF.get(source.name), source.path
+        text, fine, cure, worse = str(source), False, fetch, "bad"
+        known = source.profile != "pocket"  # then the catalogue has it
+        needed = catalog.find(source.name).transformers_min if known else ""
+        if path is None:
+            worse = "bad" if role == "chat" else "note"  # each lesson needs "chat"
+            cure = fetch if "small" in choice else ""
+        elif file and sha256(path) != file.sha256:
+            text += ", SHA-256 WRONG"
+            made = weights.cache_dir() / "dequantised" / path.stem  # made from it
+            cure = f"rm -rf '{path.resolve()}' '{made}'; {fetch}"
+        elif Version(here) < Version(needed or "0"):
+            text += f", needs transformers {needed}, here is {here}"
+            cure = f"python -m pip install 'transformers>={needed}'"
+        else:
+            text, fine = f"{text}, SHA-256 verified" if file else text, True
+        yield _found(f"role {role}", text, fine, cure, worse)
 
 
 def _lessons() -> Iterator[Finding]:
-    """Say what each lesson took on the reference machine."""
-    timings = json.loads((catalog.data_dir() / "timings.json").read_text())
+    """Say what each lesson uses, and how long it took on the reference machine."""
+    timings = json.loads((catalog.data_dir() / "timings.json").read_text("utf-8"))
     for name, run in sorted(timings.items()):
-        text = f"{run['minutes']} min, {run['memory_gb']} GB, profile {run['profile']}"
-        yield Finding(f"lesson {name}", "ok", f"{text} on {run['machine']}")
+        uses = f"uses {run['memory_gb']} GB and the profile {run['profile']}"
+        text = f"{uses}; took {run['minutes']} min on {run['machine']}"
+        yield _found(f"lesson {name}", text)
+
+
+def _print(options: argparse.Namespace, data: object, *lines: object) -> None:
+    print(json.dumps(data, indent=1) if options.json else "\n".join(map(str, lines)))
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Check this machine; return 1 when something is bad, else 0."""
+    """Print what was found on this machine; return 1 when something is bad, else 0."""
     found: list[Finding] = []
-    for look in (_machine, _libraries, _weights, _lessons):
-        found += look()
-    if options.json:
-        print(json.dumps([asdict(finding) for finding in found], indent=1))
-    else:
-        for finding in found:
-            print(f"[{finding.status:^4}] {finding.subject}: {finding.text}")
-            if finding.cure:
-                print(f"       -> {finding.cure}")
-    return int(any(finding.status == "bad" for finding in found))
+    for look in (_libraries, _machine, _weights, _lessons):
+        try:
+            for finding in look():
+                found.append(finding)
+        except Exception as error:  # one broken part must not hide the others
+            told, part = f"{type(error).__name__}: {error}", look.__name__.strip("_")
+            cure = "git checkout -- data" if look is _lessons else "make install"
+            found.append(_found(part, told, False, cure, "bad"))
+    lines = []
+    for finding in found:
+        lines.append("[{status:^4}] {subject}: {text}".format(**finding))
+        lines += [f"       -> {finding['cure']}"] if finding["cure"] else []
+    _print(options, found, *lines)
+    return int(any(finding["status"] == "bad" for finding in found))
 
 
 def list_models(options: argparse.Namespace) -> int:
     """Print the catalogue, or the cards whose name holds a word."""
-    word = options.word.lower()
-    cards = [card for card in catalog.cards() if word in card.repo_id.lower()]
-    if not cards:
-        catalog.find(options.word)  # raises with the nearest names
-    if options.json:
-        print(json.dumps([asdict(card) for card in cards], indent=1))
-        return 0
+    cards = [c for c in catalog.cards() if options.word.lower() in c.repo_id.lower()]
+    cards = cards or [catalog.find(options.word)]  # raises with the nearest names
+    lines = []
     for card in cards:
         active = f" ({card.params_active_b:g} active)" if card.params_active_b else ""
         size = f"{card.params_total_b:g}B{active}"
         context = f"{card.context_native:,}" if card.context_native else "?"
         licence = card.license or "licence unknown"
-        print(f"{card.name:<32} {size:<22} {context:>9} tokens  {licence}")
+        lines.append(f"{card.name:<32} {size:<22} {context:>9} tokens  {licence}")
+    _print(options, [asdict(card) for card in cards], *lines)
     return 0
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Download and verify official weights."""
-    name = options.role
-    if options.size:
-        name = f"Qwen2.5-Coder-{options.size.upper()}-Instruct"
-    path = models.fetch(name, say=lambda line: print(line, file=sys.stderr))
-    print(json.dumps({"path": str(path)}) if options.json else path)
+    """Download and verify official weights, then print where they are."""
+    coder = options.size and f"Qwen2.5-Coder-{options.size.upper()}-Instruct"
+    say = functools.partial(print, file=sys.stderr)
+    path = models.fetch(coder or options.role, say=say)
+    _print(options, {"path": str(path)}, path)
     return 0
 
 
@@ -162,41 +158,41 @@ def chat(options: argparse.Namespace) -> int:
     """Talk to a role: streaming, several turns. Ctrl-C stops a reply, then leaves."""
     from qwen_course import generate, show
 
-    models.quiet()
-    loaded = models.load(options.role)
     settings = generate.Settings(
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         thinking=options.thinking,
     )
+    models.quiet()
+    loaded = models.load(options.role)
     print(f"{loaded.source}. An empty line or Ctrl-C ends the chat.", file=sys.stderr)
-    messages: list[dict[str, Any]] = []
-    if options.system:
-        messages.append({"role": "system", "content": options.system})
-    prompt = "> " if sys.stdin.isatty() else ""
+    system = {"role": "system", "content": options.system}
+    messages: list[dict[str, Any]] = [system] if options.system else []
     while True:
         try:
-            text = input(prompt).strip()
+            text = input("> " if sys.stdin.isatty() else "").strip()
         except (EOFError, KeyboardInterrupt):
             text = ""
         if not text:
             return 0
-        messages.append({"role": "user", "content": text})
+        turn = {"role": "user", "content": text}
         try:
-            reply = show.write(generate.stream(loaded, messages, settings))
-            messages.append({"role": "assistant", "content": reply.text})
+            stream = generate.stream(loaded, [*messages, turn], settings)
+            with closing(stream):  # ends its thread after a Ctrl-C
+                reply = show.write(stream)
+            messages += [turn, {"role": "assistant", "content": reply.text}]
         except KeyboardInterrupt:
-            messages.pop()
             print("\n(stopped; that question is forgotten)", file=sys.stderr)
         except CourseError as error:
-            messages.pop()
             print(error, file=sys.stderr)
 
 
 def progress(options: argparse.Namespace) -> int:
     """Print which exercises were solved on this machine."""
+    from qwen_course import checks
+
     done = checks.progress()
-    print(json.dumps(done.lessons, indent=1) if options.json else done)
+    _print(options, done.lessons, done)
     return 0
 
 
@@ -204,35 +200,35 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m qwen_course")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        if name != "chat":
-            added.add_argument("--json", action="store_true", help="for scripts")
-        return added
-
-    command("doctor", doctor, "look at this machine and say what mends each problem")
-    listing = command("models", list_models, "list the catalogue")
-    listing.add_argument("word", nargs="?", default="", help="part of a name")
-    getting = command("fetch", fetch, "download and verify official weights")
-    getting.add_argument("role", nargs="?", default="chat", help="a role or a name")
-    getting.add_argument("--size", choices=["0.5b", "1.5b"], help="of the coder")
-    talking = command("chat", chat, "talk to a model")
-    talking.add_argument("--role", default="chat", help="a role or a name")
-    talking.add_argument("--system", default="", help="the system message")
-    talking.add_argument("--max-new-tokens", type=int, default=512)
-    talking.add_argument("--temperature", type=float, help="0: greedy")
-    talking.add_argument("--thinking", action=argparse.BooleanOptionalAction)
-    command("progress", progress, "which exercises are solved on this machine")
+    command = {}
+    for run in (doctor, list_models, fetch, chat, progress):
+        name, text = run.__name__.removeprefix("list_"), (run.__doc__ or "")[:-1]
+        command[name] = commands.add_parser(name, help=text, description=text)
+        command[name].set_defaults(run=run)
+        if run is not chat:
+            command[name].add_argument("--json", action="store_true")
+    command["models"].add_argument("word", nargs="?", default="", help="part of a name")
+    sizes, role = ("0.5b", "1.5b"), "a role or a name"
+    command["fetch"].add_argument("role", nargs="?", default="chat", help=role)
+    command["fetch"].add_argument("--size", choices=sizes, help="of the coder, instead")
+    command["chat"].add_argument("--role", default="chat", help=role)
+    command["chat"].add_argument("--system", default="", help="the system message")
+    command["chat"].add_argument("--max-new-tokens", type=int, default=512)
+    command["chat"].add_argument("--temperature", type=float, help="0: greedy")
+    command["chat"].add_argument("--thinking", action=argparse.BooleanOptionalAction)
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except CourseError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader has left, as in `models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 if __name__ == "__main__":

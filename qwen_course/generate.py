@@ -7,7 +7,7 @@ token to its row, and differ only in who listens. Knows no roles, loads nothing.
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -127,7 +127,7 @@ def batch(
 
 def stream(
     loaded: Any, messages: Messages, settings: Settings | None = None, tools: Any = None
-) -> Iterator[Piece | Reply]:
+) -> Generator[Piece | Reply, None, None]:
     """Return an iterator over pieces of text as they are written, the Reply last.
 
     No piece ends inside a character, and the pieces of a kind make the Reply's text of
@@ -142,7 +142,7 @@ def stream(
         except BaseException as error:  # raised again by the reader
             items.put(error)
 
-    def read() -> Iterator[Piece | Reply]:
+    def read() -> Generator[Piece | Reply, None, None]:
         thread, item = threading.Thread(target=work, daemon=True), None
         thread.start()
         try:

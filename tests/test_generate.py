@@ -354,13 +354,26 @@ def test_presence_penalty_is_subtracted_once_and_only_for_the_reply():
     assert generate.reply(loaded, asked, wanted).text == "abaaa"
 
 
-def test_padding_gets_no_repetition_penalty():
-    """Padding with <|endoftext|> would fine it: the padded row would never end."""
+def test_padding_gets_no_repetition_penalty(monkeypatch):
+    """Padding with <|endoftext|> would fine it: the padded row would never end.
+
+    transformers 5.23 leaves padding out by the mask, so the ids are looked at too.
+    """
     loaded = with_logits(**{"<|endoftext|>": 10.0, "b": 9.0})
     wanted = Settings(temperature=0, max_new_tokens=3, repetition_penalty=1.5)
     asked = [[{"role": "user", "content": text}] for text in ("Hi", "Hi you there")]
+    library, given = loaded.model.generate, []
+
+    def spy(**options):
+        given.append(options["input_ids"].tolist())
+        return library(**options)
+
+    monkeypatch.setattr(loaded.model, "generate", spy)
     rows = generate.batch(loaded, asked, wanted)
     assert [(row.new_tokens, row.stop) for row in rows] == [(1, "stop")] * 2
+    prompts = [chat.encode(loaded.tokenizer, messages) for messages in asked]
+    assert len(prompts[0]) < len(prompts[1]) == len(given[0][0])
+    assert [set(ids) for ids in given[0]] == [set(ids) for ids in prompts]
 
 
 def test_presence_penalty_changes_a_reply():

@@ -1,0 +1,376 @@
+"""The command line: what it prints, what it returns, how it ends."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from tiny import scripted
+
+from qwen_course import __main__ as command_line
+from qwen_course import catalog, generate, models, show, weights
+from qwen_course.__main__ import main
+
+WORDS = {"ok", "note", "bad"}
+
+
+@pytest.fixture(autouse=True)
+def empty_machine(tmp_path, monkeypatch):
+    """No weights, no hub."""
+    monkeypatch.setenv("QWEN_COURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("QWEN_COURSE_PROFILE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    weights.hub_problem.cache_clear()
+    yield
+    weights.hub_problem.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """What has tests of its own and takes a second."""
+    state = {"memory": "limit", "network": ""}
+    monkeypatch.setattr(command_line.answers, "isolation", lambda: state)
+
+
+def found(capsys):
+    """Run the doctor; return its exit status and its findings by subject."""
+    status = main(["doctor", "--json"])
+    findings = json.loads(capsys.readouterr().out)
+    by_subject = {finding.pop("subject"): finding for finding in findings}
+    assert len(by_subject) == len(findings)
+    for subject, finding in by_subject.items():
+        assert finding["status"] in WORDS, subject
+        assert finding["text"], subject
+        assert finding["status"] != "ok" or not finding["cure"], subject
+        assert finding["status"] != "bad" or finding["cure"], subject
+    bad = any(finding["status"] == "bad" for finding in findings)
+    assert status == (1 if bad else 0)
+    return status, by_subject
+
+
+def test_doctor_on_an_empty_machine(capsys):
+    status, by_subject = found(capsys)
+    wanted = {"Python", "cores", "memory", "disk", "GPU", "Hugging Face Hub"}
+    wanted |= {"torch", "transformers", "peft", "sandbox: memory"}
+    wanted |= {f"role {role}" for role in models.ROLES}
+    assert wanted <= by_subject.keys()
+    chat = by_subject["role chat"]
+    assert chat["cure"] == "python -m qwen_course fetch chat"
+    assert chat["status"] == "bad"
+    assert status == 1
+    assert by_subject["role moe"] == by_subject["role moe"] | {
+        "status": "note", "cure": "",
+    }  # fmt: skip
+    assert by_subject["Hugging Face Hub"]["cure"] == "unset HF_HUB_OFFLINE"
+    assert by_subject["sandbox: network"]["status"] == "note"
+
+
+def test_doctor_for_people_says_the_same(capsys):
+    _, by_subject = found(capsys)
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    for subject, finding in by_subject.items():
+        line = f"[{finding['status']:^4}] {subject}: {finding['text']}"
+        place = lines.index(line)
+        if finding["cure"]:
+            assert lines[place + 1].strip() == f"-> {finding['cure']}"
+    cures = sum(bool(finding["cure"]) for finding in by_subject.values())
+    assert len(lines) == len(by_subject) + cures
+
+
+@pytest.mark.parametrize(("name", "status"), [("trl", "bad"), ("peft", "note")])
+def test_doctor_names_a_missing_library(capsys, monkeypatch, name, status):
+    real = command_line.metadata.version
+
+    def version(library):
+        if library == name:
+            raise command_line.metadata.PackageNotFoundError(library)
+        return real(library)
+
+    monkeypatch.setattr(command_line.metadata, "version", version)
+    finding = found(capsys)[1][name]
+    assert finding["status"] == status
+    assert "not installed" in finding["text"]
+    assert finding["cure"].startswith(f"python -m pip install '{name}==")
+
+
+@pytest.mark.parametrize(
+    ("here", "status"), [("5.0.0", "bad"), ("9.0.0", "note"), ("9.0.0.dev0", "note")]
+)
+def test_doctor_names_other_versions_than_the_tested(capsys, monkeypatch, here, status):
+    real = command_line.metadata.version
+    monkeypatch.setattr(
+        command_line.metadata,
+        "version",
+        lambda name: here if name == "transformers" else real(name),
+    )
+    finding = found(capsys)[1]["transformers"]
+    assert finding["status"] == status
+    assert here in finding["text"]
+    assert "tested with" in finding["text"]
+    assert bool(finding["cure"]) == (status == "bad")
+
+
+def test_doctor_survives_a_library_that_cannot_be_imported(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    _, by_subject = found(capsys)
+    assert by_subject["machine"]["cure"] == "make install"
+    assert "torch" in by_subject["machine"]["text"]
+    assert by_subject["disk"]["status"] in WORDS  # what came before is kept
+
+
+def official_file(tmp_path, monkeypatch, content):
+    """Put a file into the cache that counts as official when its bytes are 'good'."""
+    name = models.ROLES["chat"]["small"]
+    digest = "770e607624d689265ca6c44884d0807d9b054d23c473c106c72be9de08b7376c"
+    file = weights.GGUF[name]._replace(size=4, sha256=digest)  # of b"good"
+    monkeypatch.setitem(weights.GGUF, name, file)
+    path = tmp_path / "cache" / file.name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    return path
+
+
+def test_doctor_verifies_the_weights(capsys, tmp_path, monkeypatch):
+    official_file(tmp_path, monkeypatch, b"good")
+    _, by_subject = found(capsys)
+    for role in ("chat", "coder"):
+        finding = by_subject[f"role {role}"]
+        assert finding["status"] == "ok"
+        assert "SHA-256 verified" in finding["text"]
+
+
+def test_doctor_finds_a_broken_file_and_its_command_mends_it(
+    capsys, tmp_path, monkeypatch
+):
+    path = official_file(tmp_path, monkeypatch, b"evil")
+    made = path.parent / "dequantised" / path.stem
+    made.mkdir(parents=True)
+    finding = found(capsys)[1]["role chat"]
+    assert finding["status"] == "bad"
+    assert "SHA-256 WRONG" in finding["text"]
+    remove, fetch = finding["cure"].split("; ")
+    assert fetch == "python -m qwen_course fetch chat"
+    subprocess.run(remove, shell=True, check=True)
+    assert not path.exists()
+    assert not made.exists()
+
+
+def test_doctor_names_the_transformers_that_weights_need(capsys, tmp_path, monkeypatch):
+    official_file(tmp_path, monkeypatch, b"good")
+    real = command_line.metadata.version
+    monkeypatch.setattr(
+        command_line.metadata,
+        "version",
+        lambda name: "4.1.0" if name == "transformers" else real(name),
+    )
+    finding = found(capsys)[1]["role chat"]
+    assert finding["status"] == "bad"
+    assert finding["cure"].startswith("python -m pip install 'transformers>=")
+
+
+def data_with(tmp_path, monkeypatch, timings):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in catalog.data_dir().iterdir():
+        if path.name != "timings.json":
+            (folder / path.name).symlink_to(path)
+    (folder / "timings.json").write_text(timings)
+    monkeypatch.setenv("QWEN_COURSE_DATA", str(folder))
+
+
+def test_doctor_says_what_lessons_take(capsys, tmp_path, monkeypatch):
+    run = {"minutes": 2.5, "memory_gb": 1.5, "profile": "small", "machine": "a box"}
+    data_with(tmp_path, monkeypatch, json.dumps({"07_next": run}))
+    text = found(capsys)[1]["lesson 07_next"]["text"]
+    assert all(str(value) in text for value in run.values())
+
+
+@pytest.mark.parametrize("timings", ["{", '{"00": {"minutes": 1}}', "[]"])
+def test_doctor_survives_broken_timings(capsys, tmp_path, monkeypatch, timings):
+    data_with(tmp_path, monkeypatch, timings)
+    _, by_subject = found(capsys)
+    assert by_subject["lessons"]["status"] == "bad"
+    assert by_subject["lessons"]["cure"] == "git checkout -- data"
+    assert "role chat" in by_subject
+
+
+def test_models_lists_the_catalogue_or_a_part(capsys):
+    assert main(["models"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(catalog.cards())
+    assert main(["models", "CODER"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert 0 < len(lines) < len(catalog.cards())
+    assert all("Coder" in line for line in lines)
+    assert main(["models", "qwen3-30b-a3b-instruct-2507", "--json"]) == 0
+    (card,) = json.loads(capsys.readouterr().out)
+    assert card["repo_id"] == "Qwen/Qwen3-30B-A3B-Instruct-2507"
+    assert main(["models", card["repo_id"] + " "]) == 0  # as one pastes it
+    assert "(3.3 active)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["models", "fetch"])
+def test_an_unknown_name_gives_the_nearest_and_status_2(capsys, command):
+    assert main([command, "qwen3-4c"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Qwen3-4B" in shown.err
+    assert "What to do:" in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_fetch_prints_the_path_alone_on_standard_output(capsys, tmp_path, monkeypatch):
+    path = official_file(tmp_path, monkeypatch, b"good")
+    assert main(["fetch"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{path}\n"
+    assert "already here" in shown.err
+    assert main(["fetch", "coder", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": str(path)}
+
+
+def test_fetch_takes_the_size_of_the_coder(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(models, "fetch", lambda name, say: asked.append(name))
+    assert main(["fetch", "coder", "--size", "1.5b"]) == 0
+    assert asked == ["Qwen2.5-Coder-1.5B-Instruct"]
+
+
+def test_progress(capsys):
+    from qwen_course import checks
+
+    lessons = checks.progress().lessons
+    assert main(["progress", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == lessons
+    assert main(["progress"]) == 0
+    assert capsys.readouterr().out == f"{checks.progress()}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["fetch", "--size", "9b"]])
+def test_wrong_use_ends_with_status_2(capsys, arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+class Talk:
+    """A tiny model in models.load; keeps the conversations that it was given."""
+
+    def __init__(self, monkeypatch, lines, interrupt=None):
+        self.seen, self.running, self.interrupt = [], [], interrupt
+        loaded, stream = scripted("Hello. " * 3), generate.stream
+        monkeypatch.setattr(models, "load", lambda role: loaded)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(lines)))
+
+        def listen(loaded, messages, settings):
+            self.seen.append([message["content"] for message in messages])
+            threads = [thread.name for thread in threading.enumerate()]
+            self.running.append(sum(name.endswith("(work)") for name in threads))
+            if len(self.seen) == interrupt:
+                loaded.model.register_forward_hook(self.press_ctrl_c)
+            return stream(loaded, messages, settings)
+
+        monkeypatch.setattr(generate, "stream", listen)
+
+    def press_ctrl_c(self, *_):
+        if self.interrupt:
+            self.interrupt = None
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+REPLY = "Hello. Hello. Hello. "
+BRIEF = ["chat", "--temperature", "0", "--max-new-tokens", "99"]
+
+
+def test_chat_keeps_the_conversation_until_the_input_ends(capsys, monkeypatch):
+    talk = Talk(monkeypatch, ["One\n", "Two"])
+    assert main([*BRIEF, "--system", "Be brief."]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{REPLY}\n{REPLY}\n"
+    assert "pocket-test" in shown.err
+    first = ["Be brief.", "One"]
+    assert talk.seen == [first, [*first, REPLY, "Two"]]
+
+
+def test_an_empty_line_ends_the_chat(monkeypatch):
+    talk = Talk(monkeypatch, ["One\n", "  \n", "Two\n"])
+    assert main(BRIEF) == 0
+    assert talk.seen == [["One"]]
+
+
+def test_ctrl_c_in_a_reply_forgets_that_question_only(capsys, monkeypatch):
+    talk = Talk(monkeypatch, ["One\n", "Two\n", "Three\n"], interrupt=2)
+    assert main(BRIEF) == 0
+    assert "stopped" in capsys.readouterr().err
+    assert talk.seen[1:] == [["One", REPLY, "Two"], ["One", REPLY, "Three"]]
+    assert talk.running == [0, 0, 0]
+
+
+def test_ctrl_c_while_a_piece_is_printed_ends_the_generation(monkeypatch):
+    talk = Talk(monkeypatch, ["One\n", "Two\n"])
+    models.load("chat").model.register_forward_hook(lambda *_: time.sleep(0.02))
+
+    def write(pieces):
+        next(pieces)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "write", write)
+    assert main(BRIEF) == 0
+    assert talk.seen == [["One"], ["Two"]]
+    assert talk.running == [0, 0]
+
+
+def test_ctrl_c_at_the_prompt_ends_the_chat(monkeypatch):
+    Talk(monkeypatch, [])
+    monkeypatch.setattr("builtins.input", lambda _: signal.raise_signal(signal.SIGINT))
+    assert main(BRIEF) == 0
+
+
+def test_ctrl_c_while_loading_ends_with_130(monkeypatch):
+    Talk(monkeypatch, [])
+    monkeypatch.setattr(models, "load", lambda _: signal.raise_signal(signal.SIGINT))
+    assert main(BRIEF) == 130
+
+
+def test_chat_without_weights_names_the_command(capsys):
+    assert main(["chat"]) == 2
+    assert "python -m qwen_course fetch chat" in capsys.readouterr().err
+
+
+def test_chat_refuses_bad_settings_before_it_loads(capsys, monkeypatch):
+    monkeypatch.setattr(models, "load", lambda role: pytest.fail("it was loaded"))
+    assert main(["chat", "--temperature", "-1"]) == 2
+    assert "temperature" in capsys.readouterr().err
+
+
+def test_a_refused_turn_does_not_end_the_chat(capsys, monkeypatch):
+    talk = Talk(monkeypatch, ["a " * 600 + "\n", "One\n"])
+    assert main(BRIEF) == 0
+    shown = capsys.readouterr()
+    assert "512 positions" in shown.err
+    assert shown.out == f"{REPLY}\n"
+    assert talk.seen[1] == ["One"]
+
+
+COMMAND = [sys.executable, "-m", "qwen_course", "models"]
+
+
+def test_as_a_program():
+    run = subprocess.run([*COMMAND, "coder", "--json"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert {card["repo_id"][:5] for card in json.loads(run.stdout)} == {"Qwen/"}
+
+
+def test_a_reader_that_leaves_causes_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run(COMMAND, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (141, "")
