@@ -10,6 +10,7 @@ tokenizers: torch hangs in a forked child.
 import builtins
 import ctypes
 import difflib
+import faulthandler
 import fcntl
 import functools
 import importlib.util
@@ -337,6 +338,7 @@ def _work(send: int, exercise: Exercise, answer: object, seconds: float) -> None
     for stream in range(3):
         os.dup2(null, stream)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    faulthandler.disable()  # a crash is a verdict, not a dump in the terminal
     builtins.input = lambda *_: ""  # a notebook's own would wait for a keyboard
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     with suppress(ValueError, OSError):  # a lower limit is set already

@@ -92,7 +92,8 @@ def resolve(role: str, profile: str | None = None) -> Source:
         try:
             name = catalog.find(role).name
         except UnknownModel as error:
-            raise UnknownModel(f"{error} Roles: {', '.join(ROLES)}.") from None
+            hint = f"{error.hint}; or a role: {', '.join(ROLES)}."
+            raise UnknownModel(error.message, hint) from None
         return _source(name, name, "named", "asked for by name")
     why = "profile pocket"
     for level in ("gpu", "small") if wanted == "auto" else (wanted,):

@@ -201,8 +201,10 @@ def update_timings(
     new = {key: max(1, math.ceil(value * 2)) / 2 for key, value in raw.items()}
     old = timings.get(name)
     same = old and all(old.get(key) == value for key, value in row.items())
+    slack = {key: 0.2 * old[key] for key in raw} if same else {}
+    # What is stored was rounded up by at most a half.
     if same and all(
-        new[key] == old[key] or abs(raw[key] - old[key]) <= 0.2 * old[key]
+        -0.5 - slack[key] <= raw[key] - old[key] <= slack[key] or new[key] == old[key]
         for key in raw
     ):
         return False

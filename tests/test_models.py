@@ -98,7 +98,7 @@ def test_an_asked_for_profile_tries_to_fetch_then_says_why_not(monkeypatch, caps
 
 
 def test_unknown_names_and_profiles(monkeypatch):
-    with pytest.raises(UnknownModel, match=r"Qwen3-1\.7B.*\n.*Roles: chat"):
+    with pytest.raises(UnknownModel, match=r"Qwen3-1\.7B.*\n.*or a role: chat"):
         models.resolve("Qwen3-1.8B")
     monkeypatch.setenv("QWEN_COURSE_PROFILE", "huge")
     with pytest.raises(CourseError, match="'huge'.*\n.*auto, pocket, small, gpu"):
