@@ -116,8 +116,10 @@ def timeline(pieces: Sequence[Piece], reply: Reply) -> Picture:
     axes.barh(0, first, 0.5, color=COLOURS["user"], hatch="///", edgecolor="white")
     axes.text(0, -0.33, f"reads {reply.prompt_tokens} prompt tokens at once", va="top")
     axes.vlines(moments, -0.25, 0.25, color=COLOURS["assistant"], lw=3)
+    place = 0.0
     for moment, piece in zip(moments, pieces, strict=False):
-        axes.text(moment, 0.32, piece.text.strip(), rotation=55, fontsize=9)
+        place = max(moment, place + moments[-1] / 60)  # so that no words overlap
+        axes.text(place, 0.32, piece.text.strip(), rotation=55, fontsize=9)
     axes.text(moments[-1], -0.33, "writes one by one", va="top", ha="right")
     axes.set(xlabel="seconds since the question", ylim=(-0.8, 1.1), yticks=[])
     axes.spines[["left", "top", "right"]].set_visible(False)

@@ -153,10 +153,12 @@ def test_example_of_use_under_main_does_not_run():
 
 
 # ------------------------------------------------------------------ time and memory
+@pytest.mark.slow
 def test_endless_loop():
     assert judge("while True: pass", seconds=1).reason == "ran longer than 1 s"
 
 
+@pytest.mark.slow
 def test_endless_loop_in_a_test_that_swallows_exceptions():
     code = """
     import signal
@@ -172,6 +174,7 @@ def test_endless_loop_in_a_test_that_swallows_exceptions():
     assert judge(code, "assert f()", seconds=1).reason == "ran longer than 1 s"
 
 
+@pytest.mark.slow
 def test_sleep_counts_as_time():
     code = "import time; time.sleep(60)"
     assert judge(code, seconds=1).reason == "ran longer than 1 s"
@@ -183,6 +186,7 @@ def test_endless_output():
     assert len(verdict.output) <= 10_000
 
 
+@pytest.mark.slow
 def test_endless_output_from_a_child_program():
     code = (
         "import os; os.execv('/bin/sh', ['sh', '-c', 'while :; do echo xxxxx; done'])"
@@ -195,6 +199,7 @@ def test_four_gigabytes():
     assert verdict.reason == "asked for more memory than 256 MB"
 
 
+@pytest.mark.slow
 def test_memory_in_small_pieces():
     verdict = judge("x = []\nwhile True: x.append([1] * 10)", memory_mb=128)
     assert verdict.reason == "asked for more memory than 128 MB"
@@ -440,6 +445,7 @@ def test_printing_success_to_every_descriptor():
     assert not judge(code).passed
 
 
+@pytest.mark.slow
 def test_flooding_the_result():
     code = "import os\nwhile True: os.write(3, b'+' * 4096)"
     assert not judge(code, "assert True", seconds=1).passed
@@ -497,6 +503,7 @@ def test_deleted_files(tmp_path):
         assert file.read_text() == "before"
 
 
+@pytest.mark.slow
 def test_files_that_are_hard_to_delete(protections):
     code = """
     import os
@@ -512,6 +519,7 @@ def test_reading_input_ends_at_once():
 
 
 # ------------------------------------------------------------------ the caller
+@pytest.mark.slow
 def test_fifty_runs_leak_no_descriptors():
     judge("", "assert True")
     before = len(os.listdir("/dev/fd"))
@@ -529,6 +537,7 @@ def test_runs_from_several_threads():
     assert threading.active_count() < 20
 
 
+@pytest.mark.slow
 def test_interrupt_in_the_notebook_leaves_nothing():
     code = "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(60)"
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))

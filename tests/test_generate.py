@@ -112,6 +112,7 @@ def test_stream_never_breaks_a_character():
     assert len(loaded.model.scripts[0]) > len(pieces) > 3
 
 
+@pytest.mark.slow
 @given(limit=st.integers(1, 40))
 @settings(max_examples=15, deadline=None)
 def test_stream_equals_reply_wherever_it_is_cut(limit):
@@ -176,6 +177,7 @@ def test_pieces_make_the_reply_of_each_kind(text, thinking, answer):
     assert counted == reply.new_tokens == len(loaded.model.scripts[0])
 
 
+@pytest.mark.slow
 def test_pieces_make_the_reply_of_a_model_that_writes_anything():
     for seed in range(6):
         wanted = Settings(temperature=5.0, max_new_tokens=30, seed=seed)
@@ -262,6 +264,7 @@ CONVERSATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["qwen3", "qwen2_5"])
 def test_greedy_batch_equals_greedy_single(template):
     loaded = random_qwen(template)
@@ -314,6 +317,7 @@ def test_broken_conversations_are_refused_at_once(broken):
             generate.batch(random_qwen(), conversations)
 
 
+@pytest.mark.slow
 def test_seeds_reproduce_and_leave_the_generator_alone():
     loaded = random_qwen()
 

