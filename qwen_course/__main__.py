@@ -100,7 +100,7 @@ def _weights() -> Iterator[Finding]:
 
 def _lessons() -> Iterator[Finding]:
     """Say what each lesson uses, and how long it took on the reference machine."""
-    timings = json.loads((catalog.data_dir() / "timings.json").read_text("utf-8"))
+    timings = json.loads(catalog.text("timings.json"))
     for name, run in sorted(timings.items()):
         uses = f"uses {run['memory_gb']} GB and the profile {run['profile']}"
         text = f"{uses}; took {run['minutes']} min on {run['machine']}"
@@ -121,6 +121,8 @@ def doctor(options: argparse.Namespace) -> int:
         except Exception as error:  # one broken part must not hide the others
             told, part = f"{type(error).__name__}: {error}", look.__name__.strip("_")
             cure = "git checkout -- data" if look is _lessons else "make install"
+            if isinstance(error, CourseError):
+                told, cure = error.message, error.hint
             found.append(_found(part, told, False, cure, "bad"))
     lines = []
     for finding in found:

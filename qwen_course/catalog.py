@@ -85,13 +85,17 @@ def data_dir() -> Path:
     return Path(os.environ.get("QWEN_COURSE_DATA") or default)
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def text(name: str) -> str:
+    """A file of `data/`, such as "models.csv", as text."""
     path = data_dir() / name
     if not path.is_file():
         hint = "Run from a full clone, or set QWEN_COURSE_DATA to its data/ folder."
         raise CourseError(f"{name} is not in the data folder {path.parent}.", hint)
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return path.read_text(encoding="utf-8")
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(text(name).splitlines()))
 
 
 def card_from(row: dict[str, str]) -> ModelCard:
@@ -155,7 +159,9 @@ def parameters(card: ModelCard) -> Parameters:
     return Parameters(total, total - layers * idle, embedding, body)
 
 
-def _check(dtype: str, context: int, batch: int = 1) -> None:
+def _check(card: Any, dtype: str, context: int, batch: int = 1) -> None:
+    if not isinstance(card, ModelCard):
+        raise CourseError(f"Not a model card: {card!r:.60}.", "Use catalog.find(name).")
     if dtype not in BITS:
         raise CourseError(f"Unknown dtype {dtype!r}.", f"Use one of {', '.join(BITS)}.")
     if not all(isinstance(n, int) and n > 0 for n in (context, batch)):
@@ -172,7 +178,7 @@ def memory(
     cache too (fp32: 32). int8's scales (one a row) are left out. Architectures that
     are not EXACT count with their published, rounded size, encoders included.
     """
-    _check(dtype, context, batch)
+    _check(card, dtype, context, batch)
     longest = max(card.context_native or 0, card.context_extended or 0)
     if 0 < longest < context:
         rule = f"{card.name} reads at most {longest:,} tokens, got {context:,}."
@@ -208,9 +214,13 @@ def suggest(
     if language not in (None, *listed):
         hint = f"Use one of {', '.join(listed)}."
         raise CourseError(f"No source lists the language {language!r}.", hint)
-    _check(dtype, context)
+    if not isinstance(memory_gb, int | float) or not memory_gb > 0:
+        rule = f"memory_gb is a number above 0, got {memory_gb!r}."
+        raise CourseError(rule, "Give gigabytes, such as memory_gb=8.")
+    known = cards()
+    _check(known[0], dtype, context)
     ages, fits = list(spoken), []
-    for card in cards():
+    for card in known:
         tags, modes = set(card.variant.split("/")), MODES.get(card.thinking, (False,))
         if thinking is not False and True in modes and tags & {"chat", "reasoning"}:
             tags.add("thinking")

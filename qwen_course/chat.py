@@ -231,8 +231,8 @@ class Parts:
 def split_thinking(text: str, opened: bool = False) -> Parts:
     """Return thought and answer; the opening tag may have stood in the prompt.
 
-    The thought ends at the last `</think>` alone on its line, as Qwen writes it, else
-    at the last one of all; so an answer may name the tag inside a sentence. `opened`
+    The thought ends at the first `</think>` alone on its line, as Qwen writes it, else
+    at the first one of all; so both may name the tag inside a sentence. `opened`
     says that the prompt ended in `<think>`: then text without a closing tag is an
     unfinished thought, which the text alone cannot tell.
     """
@@ -241,7 +241,7 @@ def split_thinking(text: str, opened: bool = False) -> Parts:
     ends = [*re.finditer(r"^[ \t]*</think>[ \t]*$", text, re.M)]
     ends = ends or [*re.finditer("</think>", text)]
     if ends:
-        thought, answer = text[: ends[-1].start()], text[ends[-1].end() :]
+        thought, answer = text[: ends[0].start()], text[ends[0].end() :]
         return Parts(thought.strip(), answer.strip("\n"), True)
     return Parts(text.strip(), "", False) if opened else Parts("", text, True)
 
@@ -253,7 +253,9 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     (a value is read as JSON if it is JSON, else as text). Otherwise every outermost
     JSON object counts, fenced or bare. What has another shape is left out.
     """
-    opening = re.compile(r"<tool_call>\s*" if "<tool_call>" in text else r"(?=\{)")
+    tag = r"<tool_call>\s*(?:```\w*\s*)?"
+    opening = re.compile(tag if "<tool_call>" in text else r"(?=\{)")
+    last = text.rfind("</function>")  # no search beyond it
     function = re.compile(r"<function=([^>\n]+)>(.*?)</function>\s*</tool_call>", re.S)
     parameter = r"(?s)<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>"
     calls, place = [], 0
@@ -261,7 +263,7 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
         call, place = None, match.end() + (not match[0])
         with contextlib.suppress(ValueError, RecursionError):
             call, place = json.JSONDecoder().raw_decode(text, match.end())
-        if found := function.match(text, match.end()):
+        if match.end() < last and (found := function.match(text, match.end())):
             values: dict[str, Any] = dict(re.findall(parameter, found[2]))
             for key, value in values.items():
                 with contextlib.suppress(ValueError, RecursionError):
@@ -269,13 +271,15 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
             call, place = {"name": found[1], "arguments": values}, found.end()
         call = call if isinstance(call, dict) else {}
         name, given = call.get("name"), call.get("arguments")
+        with contextlib.suppress(ValueError, RecursionError):
+            given = json.loads(given) if isinstance(given, str) else given
         if isinstance(name, str) and isinstance(given, dict):
             calls.append({"name": name, "arguments": given})
     return calls
 
 
 def _texts() -> dict[str, dict[str, str]]:
-    return tomllib.loads((catalog.data_dir() / "prompts.toml").read_text("utf-8"))
+    return tomllib.loads(catalog.text("prompts.toml"))
 
 
 def _prompt(kind: str, **fields: str) -> list[Message]:
@@ -311,7 +315,10 @@ def multilingual_prompt(
 ) -> list[Message]:
     """Return messages that ask for an answer in each language, given by its code."""
     known = _texts()["languages"]
-    for code in (code for code in languages if code not in known):
+    if not isinstance(languages, list | tuple) or not languages:
+        hint = f"Give a list of: {', '.join(known)}."
+        raise CourseError(f"languages must be a list, got {languages!r:.60}.", hint)
+    for code in (code for code in languages if str(code) not in known):
         near = difflib.get_close_matches(str(code), [*known, *known.values()], 1, 0)
         hint = f"Nearest: {near[0]}. Give a list of: {', '.join(known)}."
         raise CourseError(f"Unknown language {code!r} in {languages!r}.", hint)

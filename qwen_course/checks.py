@@ -21,7 +21,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qwen_course import __version__, answers, catalog
+from qwen_course import __version__, catalog, sandbox
 from qwen_course.errors import CourseError
 
 MEMORY_GB, PROCESSES, PRINTED = 1, 64, 2000  # limits of a check; PRINTED in characters
@@ -114,10 +113,11 @@ def check(
         exercise = _find(exercise_id)
     except Exception as error:  # a broken definition must not stop the notebook either
         return Result("not attempted", f"{error}")
-    parts = list(answer.values()) if isinstance(answer, dict) else answer
-    parts = parts if isinstance(parts, list | tuple) else [parts]
-    if answer is None or any(part is ... for part in parts):
-        return Result("not attempted", _BLANK)
+    with suppress(Exception):  # a learner's own kind of list can raise
+        parts = list(answer.values()) if isinstance(answer, dict) else answer
+        parts = parts if isinstance(parts, list | tuple) else [parts]
+        if answer is None or any(part is ... for part in parts):
+            return Result("not attempted", _BLANK)
     result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
     if result.status == "not attempted":
         return result
@@ -166,8 +166,8 @@ def _lessons(data: Path) -> dict[str, dict[str, Exercise]]:
 def _find(exercise_id: str) -> Exercise:
     lessons = _lessons(catalog.data_dir()).values()
     known = {name: exercise for lesson in lessons for name, exercise in lesson.items()}
-    if exercise_id in known:
-        return known[exercise_id]
+    if (name := str(exercise_id).strip()) in known:
+        return known[name]
     near = ", ".join(difflib.get_close_matches(str(exercise_id), known, 3, 0.0))
     raise CourseError(f"There is no exercise {exercise_id!r}.", f"the nearest: {near}.")
 
@@ -187,7 +187,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             return {
                 name: {**row, "attempts": int(row["attempts"])} for name, row in rows
             }
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             path.replace(f"{path}.broken")
     return {}
 
@@ -308,24 +308,24 @@ def _guard(send: int, exercise: Exercise, answer: object, seconds: float) -> Non
         os.close(send)
         return _work(end, exercise, answer, seconds)
     os.set_blocking(receive, False)
-    heard, told, stop = b"", "", time.monotonic() + seconds + 1
+    said = bytearray()
+
+    def heard() -> bool:
+        with suppress(BlockingIOError):
+            said.extend(os.read(receive, 1 << 16))
+        return said.endswith(b"\n")
+
+    told = "it was stopped"
     try:
-        while not heard.endswith(b"\n") and not told:
-            time.sleep(0.005)
-            gone, status = os.waitpid(child, os.WNOHANG)
-            with suppress(BlockingIOError):
-                heard += os.read(receive, 1 << 16)
-            if gone:
-                how = f"exit status {os.waitstatus_to_exitcode(status)}"
-                told = f"it ended its own process ({how}) too early"
-            elif time.monotonic() > stop:
-                told = f"it ran for {seconds:g} s and had to be killed"
-            elif len(answers._family()[0]) > PROCESSES:
-                told = f"it started more than {PROCESSES} processes"
+        reason, status = sandbox.watch(child, seconds + 1, PROCESSES, heard=heard)
+        how = f"exit status {os.waitstatus_to_exitcode(status or 0)}"
+        told = f"it ended its own process ({how}) too early"
+        told = f"it {reason} and had to be killed" if reason else told
+        heard()
     finally:
-        answers._sweep(child)
+        sandbox.sweep(child)
     failed = json.dumps(["your code raised", told]).encode()
-    os.write(send, heard if heard.endswith(b"\n") else failed)
+    os.write(send, said if said.endswith(b"\n") else failed)
 
 
 def _work(send: int, exercise: Exercise, answer: object, seconds: float) -> None:

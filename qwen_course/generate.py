@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from qwen_course import catalog, chat
 from qwen_course.errors import CourseError
 
 Messages = list[dict[str, Any]]
+_ONE_AT_A_TIME = threading.Lock()  # torch has one random generator
 _RANGES = {
     "max_new_tokens": (1, 10**6), "top_k": (0, 10**6), "seed": (0, 2**63 - 1),
     "temperature": (0.0, 10.0), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
@@ -50,7 +52,7 @@ class Settings:
             fits = number and not isinstance(value, bool) and low <= value <= high
             if not fits and (value is not None or name == "max_new_tokens"):
                 rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
-        if self.thinking not in (None, True, False):
+        if not isinstance(self.thinking, bool | None):
             rules["thinking"] = "True, False or None"
         texts = self.stop if isinstance(self.stop, tuple | list) else [None]
         if not all(isinstance(text, str) and text for text in texts):
@@ -58,6 +60,7 @@ class Settings:
         if rules:
             got = [f"{n} must be {rules[n]}, got {getattr(self, n)!r}." for n in rules]
             raise CourseError(" ".join(got), "leave it out to take the default.")
+        object.__setattr__(self, "stop", tuple(self.stop))
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,10 @@ def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[_R
     if not isinstance(conversations, list | tuple):
         rule = f"A batch is a list of conversations, got {conversations!r:.60}."
         raise CourseError(rule, "write [conversation, conversation].")
-    settings = settings or Settings()
+    settings = Settings() if settings is None else settings
+    if not isinstance(settings, Settings):
+        rule = f"settings must be generate.Settings, got {settings!r:.60}."
+        raise CourseError(rule, "write generate.Settings(max_new_tokens=64).")
     rows = [_Row(loaded, messages, settings, tools) for messages in conversations]
     if any(row.settings != rows[0].settings for row in rows):
         rule = "One batch has one set of sampling values; these prompts need two."
@@ -276,7 +282,8 @@ def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
         return scores.scatter(1, written, scores.gather(1, written) - penalty)
 
     devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices, enabled=wanted.seed is not None):
+    alone = _ONE_AT_A_TIME if wanted.temperature else nullcontext()
+    with alone, torch.random.fork_rng(devices, enabled=wanted.seed is not None):
         if wanted.seed is not None:
             torch.manual_seed(wanted.seed)
         loaded.model.generate(

@@ -20,9 +20,8 @@ from qwen_course.weights import dequantised, download, is_live, located
 
 GPU_MINIMUM_GB = 12
 PROFILES = ("auto", "pocket", "small", "gpu")
-ROLES: dict[str, dict[str, str]] = json.loads(  # role -> profile -> model
-    (catalog.data_dir() / "roles.json").read_text()
-)
+# role -> profile -> model
+ROLES: dict[str, dict[str, str]] = json.loads(catalog.text("roles.json"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def gpu_memory_gb() -> float:
 
 def resolve(role: str, profile: str | None = None) -> Source:
     """Return the source for a role or a model's name; nothing is downloaded."""
-    wanted = _in_force(profile)
+    wanted, role = _in_force(profile), str(role)
     if role.startswith("pocket-"):
         return _source(role.removeprefix("pocket-"), role, "pocket", "asked for")
     if role not in ROLES:
@@ -157,6 +156,9 @@ def fetch(role_or_name: str, say: Callable[[str], None] = print) -> Path:
     if source.path:
         say(f"{name}: already here, {source.size_mb:.0f} MB.")
         return source.path
+    if source.profile == "pocket":
+        rule = f"{name} is not in the folder data/pocket of this version."
+        raise ModelUnavailable(rule, "name a model: python -m qwen_course models")
     return download(name, say)
 
 
@@ -177,20 +179,24 @@ def load(
     """
     source = resolve(role, profile)
     wanted = _in_force(profile)
-    if source.profile == "pocket" and wanted in ROLES.get(role, {}):
+    usable = wanted != "gpu" or gpu_memory_gb() >= GPU_MINIMUM_GB
+    if source.profile == "pocket" and usable and wanted in ROLES.get(role, {}):
         try:
             fetch(ROLES[role][wanted])
             source = resolve(role, profile)
         except ModelUnavailable as error:
             print(f"{role} falls back to {source.name}: {error.message}")
     if source.path is None:
-        raise ModelUnavailable(
-            f"No weights for {role!r} on this machine: {source}.",
-            f"run `python -m qwen_course fetch {role}` once, while connected.",
-        )
+        hint = f"run `python -m qwen_course fetch {role}` once, while connected."
+        small = wanted in ("auto", "small") and "small" in ROLES.get(role, {})
+        if source.profile == "pocket" and not small:
+            hint = "load another role, or a model by its name."
+        rule = f"No weights for {role!r} on this machine: {source}."
+        raise ModelUnavailable(rule, hint)
     usual = "float32" if source.profile == "pocket" else "bfloat16"
     dtype = usual if dtype == "auto" else dtype
     device = ("cuda" if gpu_memory_gb() else "cpu") if device == "auto" else device
+    dtype = str(dtype).removeprefix("torch.")
     return Loaded(*_load(source.path, dtype, device), source)
 
 
@@ -199,11 +205,17 @@ def _load(path: Path, dtype: str, device: str) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise CourseError(f"Unknown dtype {dtype!r}.", 'try "bfloat16" or "float32".')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        rule = f"The device {device!r} cannot be used: {str(error).splitlines()[0]}"
+        raise CourseError(rule, 'try device="cpu".') from None
     folder = dequantised(path) if path.suffix == ".gguf" else path
     config = transformers.AutoConfig.from_pretrained(folder)
     vision = hasattr(config, "vision_config")
-    kind = "AutoModelForImageTextToText" if vision else "AutoModelForCausalLM"
-    model = getattr(transformers, kind).from_pretrained(folder, dtype=dtype)
+    maker = "AutoModelForImageTextToText" if vision else "AutoModelForCausalLM"
+    model = getattr(transformers, maker).from_pretrained(folder, dtype=dtype)
     return model.to(device).eval(), transformers.AutoTokenizer.from_pretrained(folder)

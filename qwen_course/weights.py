@@ -20,12 +20,12 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qwen_course import catalog
-from qwen_course.errors import ModelUnavailable
+from qwen_course.errors import CourseError, ModelUnavailable
 
 HUB_SECONDS = 3  # an unreachable hub costs this much, once per process
 
@@ -43,16 +43,14 @@ class GgufFile(NamedTuple):
 
 GGUF = {
     name: GgufFile(**fields)
-    for name, fields in json.loads(
-        (catalog.data_dir() / "weights.json").read_text()
-    ).items()
+    for name, fields in json.loads(catalog.text("weights.json")).items()
 }
 
 
 def cache_dir() -> Path:
     """Return the course's own cache of weights (QWEN_COURSE_CACHE moves it)."""
     moved = os.environ.get("QWEN_COURSE_CACHE")
-    return Path(moved) if moved else Path.home() / ".cache" / "qwen_course"
+    return Path(moved).expanduser() if moved else Path.home() / ".cache" / "qwen_course"
 
 
 def is_live() -> bool:
@@ -73,10 +71,17 @@ def located(name: str) -> Path | None:
         path = Path(found) if isinstance(found, str) else cache_dir() / file.name
         return path if path.exists() and path.stat().st_size == file.size else None
     found = try_to_load_from_cache(catalog.find(name).repo_id, "config.json")
-    folder, parts = Path(found or "nowhere").parent, {"model.safetensors"}
-    if (index := folder / "model.safetensors.index.json").exists():
-        parts = set(json.loads(index.read_text())["weight_map"].values())
-    return folder if found and all((folder / part).exists() for part in parts) else None
+    if not isinstance(found, str):
+        return None
+    folder, parts = Path(found).parent, {"model.safetensors"}
+    with suppress(FileNotFoundError):
+        try:
+            index = (folder / "model.safetensors.index.json").read_text()
+            parts = set(json.loads(index)["weight_map"].values())
+        except (ValueError, KeyError):  # cut off
+            return None
+    parts.add("tokenizer.json")
+    return folder if all((folder / part).exists() for part in parts) else None
 
 
 @functools.cache
@@ -87,14 +92,14 @@ def hub_problem() -> str:
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
         return "HF_HUB_OFFLINE is set"
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     problems = [f"no answer from {address} within {HUB_SECONDS} s"]
 
     def ask() -> None:
         try:
             urllib.request.urlopen(address, timeout=HUB_SECONDS).close()
             problems.append("")
-        except OSError as error:
+        except Exception as error:  # an address that is none is a ValueError
             answered = isinstance(error, urllib.error.HTTPError)
             problems.append("" if answered else f"{address}: {error}")
 
@@ -115,8 +120,10 @@ def download(name: str, say: Callable[[str], None] = print) -> Path:
         say(f"{name}: from the Hugging Face Hub.")
         try:
             return _fetch_hub(name)
-        except OSError as error:  # what the hub's client raises for network faults
-            problem = str(error).splitlines()[0]
+        except CourseError:
+            raise
+        except Exception as error:  # the hub's client lets its HTTP library's through
+            problem = (str(error) or type(error).__name__).splitlines()[0]
     say(f"The Hugging Face Hub cannot be used: {problem}.")
     if name not in GGUF:
         raise ModelUnavailable(
@@ -155,8 +162,15 @@ def _workplace(name: str) -> Iterator[Path]:
     from filelock import FileLock
 
     folder = cache_dir() / f".partial-{name}"
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir() / f".{name}.lock"):
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache_dir() / f".{name}.lock")
+        lock.acquire()
+    except OSError as error:
+        rule = f"Cannot write to the cache {cache_dir()}: {error.strerror}."
+        hint = "export QWEN_COURSE_CACHE=/folder/on/another/disk"
+        raise ModelUnavailable(rule, hint) from None
+    with lock:
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir()
         try:
@@ -175,7 +189,7 @@ def fetch_mirror(file: GgufFile) -> Path:
     target, size = cache_dir() / file.name, 0
     bar = tqdm(total=file.size, unit="B", unit_scale=True, disable=not is_live())
     with _workplace(file.name) as folder, bar:
-        if target.exists():  # another process was quicker
+        if target.exists() and target.stat().st_size == file.size:  # one was quicker
             return target
         whole, digest = folder / file.name, hashlib.sha256()
         with whole.open("wb") as output:
@@ -225,9 +239,13 @@ def dequantised(gguf: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = cache_dir() / "dequantised" / gguf.stem
+    hashes = {file.name: file.sha256 for file in GGUF.values()}
     with _workplace(gguf.stem) as partial:
         if folder.exists():
             return folder
+        if sha256(gguf) != hashes.get(gguf.name, sha256(gguf)):
+            rule = f"{gguf.name} is damaged: its SHA-256 is not the published one."
+            raise ModelUnavailable(rule, f"rm '{gguf.resolve()}', then fetch it again.")
         with nullcontext() if is_live() else redirect_stderr(io.StringIO()):  # bars
             place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **place)

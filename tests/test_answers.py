@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_course import answers
+from qwen_course import answers, sandbox
 from qwen_course.answers import Verdict, extract_code, run_python, same_number
 from qwen_course.errors import CourseError
 
@@ -53,7 +53,7 @@ def leaves_nothing(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(params=BARE, ids="+".join)
 def protections(request, monkeypatch):
-    monkeypatch.setattr(answers, "_USE", request.param)
+    monkeypatch.setattr(sandbox, "USE", request.param)
     return request.param
 
 
@@ -343,7 +343,7 @@ def test_changing_rights_outside_the_folder(tmp_path):
 @linux
 @pytest.mark.parametrize("use", [["namespaces", "landlock"], ["namespaces"]])
 def test_mounts_cannot_be_made_writable_again(tmp_path, monkeypatch, use):
-    monkeypatch.setattr(answers, "_USE", use)
+    monkeypatch.setattr(sandbox, "USE", use)
     code = f"""
     import ctypes
     libc = ctypes.CDLL(None)
@@ -576,7 +576,7 @@ def test_bad_tests(tests):
 
 
 def test_weaker_isolation_is_said(monkeypatch):
-    monkeypatch.setattr(answers, "_USE", [])
+    monkeypatch.setattr(sandbox, "USE", [])
     verdict = judge("x = 1", "assert x == 1")
     assert verdict.passed
     assert "weaker isolation here: writing, reading, network" in verdict.reason
@@ -714,3 +714,42 @@ def test_thousands_separators(value):
 @given(st.text(max_size=100))
 def test_same_number_never_raises(text):
     assert isinstance(same_number(text, 1), Verdict)
+
+
+# ------------------------------------------------------------------ found by attack
+@pytest.mark.parametrize("tests", [
+    "def test_f():\n    assert f(1) == 1",
+    "import math\nclass T:\n    def test(self):\n        assert f(1) == 1",
+])  # fmt: skip
+def test_tests_that_run_nothing_are_refused(tests):
+    with pytest.raises(CourseError, match="call the functions"):
+        run_python("def f(x): return 0", tests)
+
+
+def test_globals_that_a_call_sets_are_seen():
+    code = "count = 0\ndef inc():\n    global count\n    count += 1"
+    assert judge(code, "inc()\ninc()\nassert count == 2").passed
+
+
+@pytest.mark.parametrize(("tests", "told"), [
+    ("assert 4 == f()", "got 3"),
+    ("assert (\n    f()\n    == 5\n)", "assert f() == 5, got 3"),
+])  # fmt: skip
+def test_a_failed_test_is_told_whole(tests, told):
+    assert told in judge("def f(): return 3", tests).reason
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    (r"\boxed{2\frac{1}{2}}", 2.5), ("1 1/2", 1.5), ("-$5", -5), ("\u20135", -5),
+    ("12 cm^2", 12), (r"\boxed{12 \text{ cm}^2}", 12), ("3 m/s^2", 3),
+    ("10^5", 100_000), (r"\boxed{10^{5}}", 100_000), (r"\cfrac{1}{2}", 0.5),
+    ("10^-3", 0.001),
+])  # fmt: skip
+def test_numbers_as_people_write_them(text, number):
+    assert same_number(text, number).passed, same_number(text, number)
+
+
+def test_percent_against_percent():
+    assert same_number("25%", "25%").passed
+    assert not same_number("25%", "0.25%").passed
+    assert not same_number("2500%", "25%").passed

@@ -532,3 +532,11 @@ def test_the_catalogue_needs_no_heavy_library():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_arguments_of_the_wrong_kind_are_named():
+    with pytest.raises(CourseError, match="catalog.find"):
+        catalog.memory("Qwen3-8B")
+    for wrong in ("8", float("nan"), -1):
+        with pytest.raises(CourseError, match="memory_gb"):
+            catalog.suggest(task="chat", memory_gb=wrong)

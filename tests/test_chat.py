@@ -626,7 +626,7 @@ def test_rows_of_the_token_table_join_to_the_text(text):
         (
             "<think>\nthey ask about\n</think>\nso\n</think>\n\nA",
             False,
-            ("they ask about\n</think>\nso", "A", True),
+            ("they ask about", "so\n</think>\n\nA", True),
         ),
         ("why\n</think>\n\n    return x\n", False, ("why", "    return x", True)),
     ],
@@ -774,3 +774,20 @@ def test_the_fake_tokenizer_resembles_qwen():
     assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
     assert "<think>" not in TOKENIZERS["qwen2_5"].get_added_vocab()
     assert tokenizer.chat_template == chat_template("qwen3")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>\n```json\n{"name": "f", "arguments": {"a": 1}}\n```\n</tool_call>',
+        '<tool_call>\n{"name": "f", "arguments": "{\\"a\\": 1}"}\n</tool_call>',
+    ],
+)
+def test_more_forms_of_a_tool_call(text):
+    assert chat.parse_tool_calls(text) == [{"name": "f", "arguments": {"a": 1}}]
+
+
+@pytest.mark.parametrize("languages", [None, [], "en", [["en"]]])
+def test_bad_languages_are_named(languages):
+    with pytest.raises(CourseError, match=r"anguage"):
+        chat.multilingual_prompt("What is rain?", languages)

@@ -580,3 +580,12 @@ def test_wrong_answer_is_named(name, number):
     assert wrong.fragment in told.message, told
     others = [w.fragment for w in task.wrong if w.fragment != wrong.fragment]
     assert not any(other in told.message for other in others), "names another mistake"
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_strange_container_is_judged_not_raised():
+    class Odd(dict):
+        def values(self):
+            raise RuntimeError
+
+    assert checks.check("98.1", Odd()).status in ("not yet", "your code raised")

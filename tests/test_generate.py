@@ -488,3 +488,28 @@ def test_closing_a_stream_stops_the_model():
     started = time.perf_counter()
     generate.reply(loaded, HI, Settings(temperature=0, max_new_tokens=450))
     assert stopped < (time.perf_counter() - started) / 2
+
+
+@pytest.mark.slow
+def test_seeds_hold_when_replies_run_at_once():
+    loaded = random_qwen()
+    drawn = Settings(max_new_tokens=12, temperature=1.0, seed=3)
+    expected, told = generate.reply(loaded, HI, drawn).text, []
+
+    def work():
+        told.extend(generate.reply(loaded, HI, drawn).text for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [expected] * 10
+
+
+def test_settings_are_what_they_seem():
+    assert hash(Settings(stop=["a"])) == hash(Settings(stop=("a",)))
+    with pytest.raises(CourseError, match="thinking"):
+        Settings(thinking=0)
+    with pytest.raises(CourseError, match="generate.Settings"):
+        generate.reply(random_qwen(), HI, {"max_new_tokens": 5})

