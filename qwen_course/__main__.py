@@ -116,8 +116,7 @@ def doctor(options: argparse.Namespace) -> int:
     found: list[Finding] = []
     for look in (_libraries, _machine, _weights, _lessons):
         try:
-            for finding in look():
-                found.append(finding)
+            found += look()  # keeps what came before an error
         except Exception as error:  # one broken part must not hide the others
             told, part = f"{type(error).__name__}: {error}", look.__name__.strip("_")
             cure = "git checkout -- data" if look is _lessons else "make install"
@@ -132,7 +131,7 @@ def doctor(options: argparse.Namespace) -> int:
     return int(any(finding["status"] == "bad" for finding in found))
 
 
-def list_models(options: argparse.Namespace) -> int:
+def list_models(options: argparse.Namespace) -> None:
     """Print the catalogue, or the cards whose name holds a word."""
     cards = [c for c in catalog.cards() if options.word.lower() in c.repo_id.lower()]
     cards = cards or [catalog.find(options.word)]  # raises with the nearest names
@@ -144,19 +143,17 @@ def list_models(options: argparse.Namespace) -> int:
         licence = card.license or "licence unknown"
         lines.append(f"{card.name:<32} {size:<22} {context:>9} tokens  {licence}")
     _print(options, [asdict(card) for card in cards], *lines)
-    return 0
 
 
-def fetch(options: argparse.Namespace) -> int:
+def fetch(options: argparse.Namespace) -> None:
     """Download and verify official weights, then print where they are."""
     coder = options.size and f"Qwen2.5-Coder-{options.size.upper()}-Instruct"
     say = functools.partial(print, file=sys.stderr)
     path = models.fetch(coder or options.role, say=say)
     _print(options, {"path": str(path)}, path)
-    return 0
 
 
-def chat(options: argparse.Namespace) -> int:
+def chat(options: argparse.Namespace) -> None:
     """Talk to a role: streaming, several turns. Ctrl-C stops a reply, then leaves."""
     from qwen_course import generate, show
 
@@ -170,32 +167,27 @@ def chat(options: argparse.Namespace) -> int:
     print(f"{loaded.source}. An empty line or Ctrl-C ends the chat.", file=sys.stderr)
     system = {"role": "system", "content": options.system}
     messages: list[dict[str, Any]] = [system] if options.system else []
-    while True:
-        try:
-            text = input("> " if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            text = ""
-        if not text:
-            return 0
-        turn = {"role": "user", "content": text}
-        try:
-            stream = generate.stream(loaded, [*messages, turn], settings)
-            with closing(stream):  # ends its thread after a Ctrl-C
-                reply = show.write(stream)
-            messages += [turn, {"role": "assistant", "content": reply.text}]
-        except KeyboardInterrupt:
-            print("\n(stopped; that question is forgotten)", file=sys.stderr)
-        except CourseError as error:
-            print(error, file=sys.stderr)
+    prompt = "> " if sys.stdin.isatty() else ""
+    with suppress(EOFError, KeyboardInterrupt):  # from `input`: both end the chat
+        while text := input(prompt).strip():
+            turn = {"role": "user", "content": text}
+            try:
+                stream = generate.stream(loaded, [*messages, turn], settings)
+                with closing(stream):  # ends its thread after a Ctrl-C
+                    reply = show.write(stream)
+                messages += [turn, {"role": "assistant", "content": reply.text}]
+            except KeyboardInterrupt:
+                print("\n(stopped; that question is forgotten)", file=sys.stderr)
+            except CourseError as error:
+                print(error, file=sys.stderr)
 
 
-def progress(options: argparse.Namespace) -> int:
+def progress(options: argparse.Namespace) -> None:
     """Print which exercises were solved on this machine."""
     from qwen_course import checks
 
     done = checks.progress()
     _print(options, done.lessons, done)
-    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -220,9 +212,9 @@ def main(arguments: list[str] | None = None) -> int:
     command["chat"].add_argument("--thinking", action=argparse.BooleanOptionalAction)
     options = parser.parse_args(arguments)
     try:
-        status = int(options.run(options))
+        status = options.run(options)  # the doctor's alone is not None
         sys.stdout.flush()
-        return status
+        return status or 0
     except CourseError as error:
         print(error, file=sys.stderr)
         return 2

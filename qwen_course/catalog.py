@@ -159,9 +159,7 @@ def parameters(card: ModelCard) -> Parameters:
     return Parameters(total, total - layers * idle, embedding, body)
 
 
-def _check(card: Any, dtype: str, context: int, batch: int = 1) -> None:
-    if not isinstance(card, ModelCard):
-        raise CourseError(f"Not a model card: {card!r:.60}.", "Use catalog.find(name).")
+def _check(dtype: str, context: int, batch: int = 1) -> None:
     if dtype not in BITS:
         raise CourseError(f"Unknown dtype {dtype!r}.", f"Use one of {', '.join(BITS)}.")
     if not all(isinstance(n, int) and n > 0 for n in (context, batch)):
@@ -178,7 +176,9 @@ def memory(
     cache too (fp32: 32). int8's scales (one a row) are left out. Architectures that
     are not EXACT count with their published, rounded size, encoders included.
     """
-    _check(card, dtype, context, batch)
+    if not isinstance(card, ModelCard):
+        raise CourseError(f"Not a model card: {card!r:.60}.", "Use catalog.find(name).")
+    _check(dtype, context, batch)
     longest = max(card.context_native or 0, card.context_extended or 0)
     if 0 < longest < context:
         rule = f"{card.name} reads at most {longest:,} tokens, got {context:,}."
@@ -217,10 +217,9 @@ def suggest(
     if not isinstance(memory_gb, int | float) or not memory_gb > 0:
         rule = f"memory_gb is a number above 0, got {memory_gb!r}."
         raise CourseError(rule, "Give gigabytes, such as memory_gb=8.")
-    known = cards()
-    _check(known[0], dtype, context)
+    _check(dtype, context)
     ages, fits = list(spoken), []
-    for card in known:
+    for card in cards():
         tags, modes = set(card.variant.split("/")), MODES.get(card.thinking, (False,))
         if thinking is not False and True in modes and tags & {"chat", "reasoning"}:
             tags.add("thinking")

@@ -99,17 +99,6 @@ def render(
     return text
 
 
-def _plain_ids(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of a text in which no control token is looked for."""
-    backend, words = tokenizer.backend_tokenizer, [text]
-    if backend.normalizer:
-        words = [backend.normalizer.normalize_str(text)]
-    if backend.pre_tokenizer:
-        words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(words[0])]
-    model = backend.model
-    return [token.id for word in words for token in model.tokenize(word)]
-
-
 def encode(
     tokenizer: Any, messages: list[Message], tools: Sequence[Any] | None = None,
     thinking: bool | None = None, add_generation_prompt: bool = True, **options: Any,
@@ -123,6 +112,7 @@ def encode(
     the template's own ids. In the content of an assistant `<think>` and `</think>`
     keep their meaning. This stops forged turns, not injection by plain words.
     """
+    from tokenizers import Tokenizer
     from transformers.utils import get_json_schema
 
     rest = (thinking, add_generation_prompt)
@@ -158,11 +148,14 @@ def encode(
         rule = "This template decides by the words of a message; encode needs one that"
         raise CourseError(f"{rule} does not.", "Use a template of the Qwen family.")
     ids: list[int] = []
+    whole = tokenizer.backend_tokenizer
+    plain = Tokenizer(whole.model)  # the same, but it knows no control tokens
+    plain.normalizer, plain.pre_tokenizer = whole.normalizer, whole.pre_tokenizer
     for number, piece in enumerate(pieces):
-        plain = [] if number % 2 else _plain_ids(tokenizer, piece.translate(show))
-        if not {*control.values()}.isdisjoint(plain):
+        found = [] if number % 2 else plain.encode(piece.translate(show)).ids
+        if not {*control.values()}.isdisjoint(found):
             raise CourseError("This tokenizer makes control tokens of plain text.")
-        ids += [control[piece]] if number % 2 else plain
+        ids += [control[piece]] if number % 2 else found
     return ids
 
 
@@ -176,9 +169,6 @@ class TokenRow:
     author: str
 
 
-_CODES = [*range(33, 127), *range(161, 173), *range(174, 256)]  # written as they are
-_CODES += sorted({*range(256)} - {*_CODES})  # byte-level BPE writes these from 256 on
-_BYTES = {chr(b if n < 188 else 68 + n): bytes([b]) for n, b in enumerate(_CODES)}
 _NEXT = {("<tool_response>", "user"): "tool", ("</tool_response>", "tool"): "user"}
 
 
@@ -190,6 +180,8 @@ def token_table(tokenizer: Any, text: str | Sequence[int]) -> list[TokenRow]:
     the turn; "tool" between `<tool_response>` tokens; "user" where no turn is marked.
     Bytes that make no whole character are shown as `\xe4`, a line break as `\n`.
     """
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     if isinstance(text, str):
         text = tokenizer.encode(text, add_special_tokens=False)
     try:
@@ -197,6 +189,7 @@ def token_table(tokenizer: Any, text: str | Sequence[int]) -> list[TokenRow]:
     except (TypeError, ValueError):
         got = f"got {type(text).__name__} {text!r:.60}"
         raise CourseError(f"The table needs one text or list of ids; {got}.") from None
+    byte_of = {char: bytes([byte]) for byte, char in bytes_to_unicode().items()}
     control = {number: token for token, number in tokenizer.get_added_vocab().items()}
     marked = any(control.get(number) == "<|im_start|>" for number in ids)
     turn, rows, role_line = "template" if marked else "user", [], None
@@ -204,7 +197,7 @@ def token_table(tokenizer: Any, text: str | Sequence[int]) -> list[TokenRow]:
         name = control.get(number)
         token = name or (number >= 0 and tokenizer.convert_ids_to_tokens(number))
         token = token or f"[{number}]"  # no such entry: a padded row, a masked label
-        raw = b"".join(_BYTES.get(char) or char.encode() for char in token)
+        raw = b"".join(byte_of.get(char) or char.encode() for char in token)
         token = raw.decode("utf-8", "backslashreplace")
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
         if name in ("<|im_start|>", "<|im_end|>"):
@@ -246,6 +239,13 @@ def split_thinking(text: str, opened: bool = False) -> Parts:
     return Parts(text.strip(), "", False) if opened else Parts("", text, True)
 
 
+def _value(text: str) -> Any:
+    """Return what a JSON text stands for, or a text of another kind as it is."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return text
+
+
 def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     """Return the calls in an answer, each a dict of name (str) and arguments (dict).
 
@@ -260,19 +260,17 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     parameter = r"(?s)<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>"
     calls, place = [], 0
     while match := opening.search(text, place):
-        call, place = None, match.end() + (not match[0])
+        start = match.end()
+        call, place = None, start + (not match[0])
         with contextlib.suppress(ValueError, RecursionError):
-            call, place = json.JSONDecoder().raw_decode(text, match.end())
-        if match.end() < last and (found := function.match(text, match.end())):
-            values: dict[str, Any] = dict(re.findall(parameter, found[2]))
-            for key, value in values.items():
-                with contextlib.suppress(ValueError, RecursionError):
-                    values[key] = json.loads(value)
-            call, place = {"name": found[1], "arguments": values}, found.end()
+            call, place = json.JSONDecoder().raw_decode(text, start)
+        if start < last and (found := function.match(text, start)):
+            pairs, place = re.findall(parameter, found[2]), found.end()
+            values = {key: _value(value) for key, value in pairs}
+            call = {"name": found[1], "arguments": values}
         call = call if isinstance(call, dict) else {}
         name, given = call.get("name"), call.get("arguments")
-        with contextlib.suppress(ValueError, RecursionError):
-            given = json.loads(given) if isinstance(given, str) else given
+        given = _value(given) if isinstance(given, str) else given
         if isinstance(name, str) and isinstance(given, dict):
             calls.append({"name": name, "arguments": given})
     return calls
@@ -315,12 +313,12 @@ def multilingual_prompt(
 ) -> list[Message]:
     """Return messages that ask for an answer in each language, given by its code."""
     known = _texts()["languages"]
+    hint = f"Give a list of: {', '.join(known)}."
     if not isinstance(languages, list | tuple) or not languages:
-        hint = f"Give a list of: {', '.join(known)}."
         raise CourseError(f"languages must be a list, got {languages!r:.60}.", hint)
-    for code in (code for code in languages if str(code) not in known):
-        near = difflib.get_close_matches(str(code), [*known, *known.values()], 1, 0)
-        hint = f"Nearest: {near[0]}. Give a list of: {', '.join(known)}."
-        raise CourseError(f"Unknown language {code!r} in {languages!r}.", hint)
+    for code in languages:
+        if str(code) not in known:
+            near = difflib.get_close_matches(str(code), [*known, *known.values()], 1, 0)
+            raise CourseError(f"Unknown language {code!r}. Nearest: {near[0]}.", hint)
     names = ", ".join(known[code] for code in languages)
     return _prompt("multilingual", query=query, languages=names)

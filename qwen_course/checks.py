@@ -8,16 +8,15 @@ tokenizers: torch hangs in a forked child.
 """
 
 import builtins
-import ctypes
 import difflib
 import faulthandler
 import fcntl
 import functools
-import importlib.util
 import io
 import json
 import os
 import resource
+import runpy
 import signal
 import sys
 import threading
@@ -25,17 +24,16 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qwen_course import __version__, catalog, sandbox
+from qwen_course import catalog, sandbox
 from qwen_course.errors import CourseError
 
 MEMORY_GB, PROCESSES, PRINTED = 1, 64, 2000  # limits of a check; PRINTED in characters
 _BLANK = "replace the placeholder in the cell above, run it, then run this cell again"
-_prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)  # Linux
 _hints_given: dict[str, int] = {}
 
 
@@ -108,7 +106,7 @@ def check(
     isolated: bool = sys.platform == "linux",
     today: Callable[[], date] = date.today,
 ) -> Result:
-    """Verdict on an answer. Never raises, prints nothing, remembers the attempt."""
+    """Verdict on an answer. Never raises, prints nothing, remembers a success."""
     try:
         exercise = _find(exercise_id)
     except Exception as error:  # a broken definition must not stop the notebook either
@@ -119,10 +117,9 @@ def check(
         if answer is None or any(part is ... for part in parts):
             return Result("not attempted", _BLANK)
     result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
-    if result.status == "not attempted":
+    if result.status != "correct":
         return result
-    note = _record(exercise.id, result.status, today())
-    return Result(result.status, result.message + note, result.printed)
+    return replace(result, message=result.message + _record(exercise.id, today()))
 
 
 def hint(exercise_id: str) -> Text:
@@ -142,11 +139,11 @@ def solution(exercise_id: str) -> Text:
 
 def progress(lesson: str = "") -> Progress:
     """What was ever correct on this machine: all lessons, or one, such as "00"."""
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, str] = {}
     with suppress(OSError, RuntimeError):  # no file that could be read: nothing done
         known = _read(path) if (path := _progress_file()) else {}
     return Progress({
-        name: {i: bool(known.get(i, {}).get("first_correct")) for i in exercises}
+        name: {exercise_id: exercise_id in known for exercise_id in exercises}
         for name, exercises in _lessons(catalog.data_dir()).items()
         if lesson in ("", name)
     })  # fmt: skip
@@ -156,10 +153,8 @@ def progress(lesson: str = "") -> Progress:
 def _lessons(data: Path) -> dict[str, dict[str, Exercise]]:
     lessons = {}
     for path in sorted((data / "exercises").glob("lesson_*.py")):
-        spec = importlib.util.spec_from_file_location(f"exercises_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
-        lessons[path.stem.removeprefix("lesson_")] = {e.id: e for e in module.EXERCISES}
+        exercises = runpy.run_path(str(path))["EXERCISES"]
+        lessons[path.stem.removeprefix("lesson_")] = {e.id: e for e in exercises}
     return lessons
 
 
@@ -179,32 +174,27 @@ def _progress_file() -> Path | None:
     return Path(home or "~/.qwen_course").expanduser() / "progress.json"
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """What the file holds; a broken file is put aside as `progress.json.broken`."""
-    with suppress(FileNotFoundError):
-        try:
-            rows = json.loads(path.read_text("utf-8")).items()
-            return {
-                name: {**row, "attempts": int(row["attempts"])} for name, row in rows
-            }
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            path.replace(f"{path}.broken")
+def _read(path: Path) -> dict[str, str]:
+    """Day of the first success by exercise; a broken file becomes `*.json.broken`."""
+    try:
+        rows = json.loads(path.read_text("utf-8")).items()
+        return {name: date.fromisoformat(day).isoformat() for name, day in rows}
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError, AttributeError):
+        path.replace(f"{path}.broken")
     return {}
 
 
-def _record(exercise_id: str, status: str, today: date) -> str:
-    """Keep the attempt; returns "", or a line that says why it could not be kept."""
+def _record(exercise_id: str, today: date) -> str:
+    """Keep a success; returns "", or a line that says why it could not be kept."""
     try:
         if not (path := _progress_file()):
             return ""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            rows = _read(path)
-            row = rows.setdefault(exercise_id, {"attempts": 0})
-            row.update(status=status, attempts=row["attempts"] + 1, package=__version__)
-            if status == "correct":
-                row.setdefault("first_correct", today.isoformat())
+            rows = {exercise_id: today.isoformat()} | _read(path)
             draft = path.with_suffix(".new")
             draft.write_text(json.dumps(rows, indent=1), "utf-8")
             draft.replace(path)
@@ -298,41 +288,23 @@ def _judge_apart(exercise: Exercise, answer: object, seconds: float) -> Result:
 
 
 def _guard(send: int, exercise: Exercise, answer: object, seconds: float) -> None:
-    """Between kernel and child: watch the child, pass its verdict on, kill the rest."""
+    """Between kernel and child: adopt the child's orphans, pass its verdict on."""
     os.setsid()
     signal.signal(signal.SIGTERM, _time_up)
-    _prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG: end with the kernel
-    _prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come to the guard
-    receive, end = os.pipe()
-    if not (child := os.fork()):
-        os.close(send)
-        return _work(end, exercise, answer, seconds)
-    os.set_blocking(receive, False)
-    said = bytearray()
-
-    def heard() -> bool:
-        with suppress(BlockingIOError):
-            said.extend(os.read(receive, 1 << 16))
-        return said.endswith(b"\n")
-
-    told = "it was stopped"
-    try:
-        reason, status = sandbox.watch(child, seconds + 1, PROCESSES, heard=heard)
-        how = f"exit status {os.waitstatus_to_exitcode(status or 0)}"
-        told = f"it ended its own process ({how}) too early"
-        told = f"it {reason} and had to be killed" if reason else told
-        heard()
-    finally:
-        sandbox.sweep(child)
-    failed = json.dumps(["your code raised", told]).encode()
-    os.write(send, said if said.endswith(b"\n") else failed)
+    sandbox.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: end with the kernel
+    work = functools.partial(_work, send, exercise, answer, seconds)
+    said, reason, end = sandbox.fenced(work, seconds + 1, PROCESSES)
+    told = f"it ended its own process ({end}) too early"
+    told = f"it {reason} and had to be killed" if reason else told
+    os.write(send, said or json.dumps(["your code raised", told]).encode())
 
 
-def _work(send: int, exercise: Exercise, answer: object, seconds: float) -> None:
-    """In the child: judge within the limits, send the verdict as a line of JSON."""
-    os.setsid()
+def _work(
+    kernel: int, exercise: Exercise, answer: object, seconds: float, guard: int
+) -> None:
+    """In the child: judge within the limits, send the verdict to the guard as JSON."""
+    os.close(kernel)
     os.nice(10)  # whatever it starts, the one who must stop it comes first
-    _prctl(1, signal.SIGKILL, 0, 0, 0)  # end with the guard
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     me, null = os.getpid(), os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -345,4 +317,5 @@ def _work(send: int, exercise: Exercise, answer: object, seconds: float) -> None
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_GB * 2**30,) * 2)
     result = _judge(exercise, answer, seconds)
     if os.getpid() == me:  # a process that the answer forked comes here too
-        os.write(send, json.dumps(astuple(result)).encode() + b"\n")
+        text = json.dumps(astuple(result), ensure_ascii=False)
+        os.write(guard, text.encode(errors="replace"))  # less than a pipe's 64 kB

@@ -17,12 +17,14 @@ import ast
 import builtins
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import signal
 import struct
 import sys
 import time
+import traceback
 import types
 from collections.abc import Callable
 from typing import Any
@@ -61,33 +63,60 @@ def run(code: str, tests: str, seconds: float, memory_mb: int) -> dict[str, Any]
         return report | {"output": output.read(10_000).decode(errors="replace")}
 
 
-def watch(
-    child: int, seconds: float, processes: int, megabytes: float = 0,
-    heard: Callable[[], bool] = bool,
-) -> tuple[str, int | None]:  # fmt: skip
-    """Return why a child must be stopped, "" if it ended by itself, and its status.
+def fenced(
+    work: Callable[[int], None], seconds: float, processes: int, megabytes: float = 0
+) -> tuple[bytes, str, str]:
+    """Let a child process do `work(pipe)`, and kill all that it started.
 
-    Ends early, with no status, when `heard` says that the child has said all.
+    Return what it wrote into the pipe (64 kB at most), why it was stopped, and if it
+    ended by itself ("" is the reason then), how.
     """
+    receive, send = os.pipe()
+    prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans become children of this process
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with this process
+            os.close(receive)
+            work(send)
+        finally:
+            os._exit(0)
+    os.close(send)
+    try:
+        reason, status = watch(child, seconds, processes, megabytes)
+    finally:
+        sweep(child)
+    code = os.waitstatus_to_exitcode(status)
+    end = f"exit code {code}" if code >= 0 else str(signal.strsignal(-code))
+    return os.read(receive, 1 << 16), reason, end
+
+
+def prctl(option: int, value: int) -> None:
+    """Set a property of this process (Linux; the numbers are those of prctl.h)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def watch(
+    child: int, seconds: float, processes: int, megabytes: float
+) -> tuple[str, int]:
+    """Return why a child must be stopped, "" if it ended by itself, and its status."""
     looked = started = time.monotonic()
-    while not heard():
+    while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         now = time.monotonic()
         if ended:
             return "", status
         if now - started > seconds:
-            return f"ran longer than {seconds:g} s", None
+            return f"ran longer than {seconds:g} s", 0
         if now - looked > 0.1:
             looked, (found, used) = now, family()
             if len(found) > processes:
-                return f"started more than {processes} processes", None
+                return f"started more than {processes} processes", 0
             if megabytes and used > megabytes + 16 * len(found):  # forks share 16 MB
-                return (
-                    f"asked for more memory than {megabytes} MB in its processes",
-                    None,
-                )
+                return f"asked for more memory than {megabytes} MB in its processes", 0
         time.sleep(0.003)
-    return "", None
 
 
 def family() -> tuple[list[int], float]:
@@ -119,24 +148,13 @@ def sweep(child: int) -> None:
 def _supervise() -> None:
     """Start the fenced child, watch it, leave nothing behind, print the report."""
     job = json.load(sys.stdin)
-    active, limit = _separate(job), job["memory_mb"]
-    result, result_end = os.pipe()
-    started = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os.dup2(2, 1)
-        os.dup2(result_end, 3, inheritable=False)
-        os.closerange(4, 100)
-        _judge(job)
-    os.close(result_end)
-    reason, status = watch(child, job["seconds"], PROCESSES, limit)
+    active, started = _separate(job), time.monotonic()
+    work = functools.partial(_judge, job)
+    said, reason, end = fenced(work, job["seconds"], PROCESSES, job["memory_mb"])
     seconds = time.monotonic() - started
-    sweep(child)
-    text = os.read(result, 65536).decode(errors="replace").partition(job["secret"])[2]
+    text = said.decode(errors="replace").partition(job["secret"])[2]
     if not reason and not text:
-        code = os.waitstatus_to_exitcode(status or 0)
-        how = f"exit code {code}" if code >= 0 else signal.strsignal(-code)
-        reason = f"stopped itself before all tests had run ({how})"
+        reason = f"stopped itself before all tests had run ({end})"
     report = {"passed": not reason and text[0] == "+", "reason": reason or text[1:]}
     json.dump(report | {"seconds": seconds, "active": active}, sys.stdout)
     os.chmod(".", 0o700)
@@ -162,8 +180,6 @@ def _separate(job: dict) -> dict[str, str]:
         size = f"size={job['memory_mb']}m,mode=700".encode()
         libc.mount(b"tmpfs", folder.encode(), b"tmpfs", ctypes.c_ulong(6), size)
         os.chdir(folder)
-    elif linux:
-        libc.prctl(36, 1, 0, 0, 0)  # orphans become children of this process
     ask = linux and "landlock" in job["use"]
     job["abi"] = abi = libc.syscall(444, None, ctypes.c_size_t(0), 1) if ask else 0
     no, lock = "not fully: ", "Landlock"
@@ -190,8 +206,7 @@ def _limit(job: dict) -> None:
     if sys.platform != "linux":
         return
     libc, abi = ctypes.CDLL(None), job["abi"]
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # die with the supervisor
-    libc.prctl(38, 1, 0, 0, 0)  # never gain rights again
+    prctl(38, 1)  # PR_SET_NO_NEW_PRIVS: never gain rights again
     if abi > 0:  # Landlock refuses files, TCP and signals, except by these rules
         every = (1 << (13, 14, 15, 15, 16)[min(abi, 5) - 1]) - 1
         kinds = (ctypes.c_uint64 * 3)(every, 3 * (abi > 3), 3 * (abi > 5))
@@ -203,12 +218,11 @@ def _limit(job: dict) -> None:
             libc.syscall(445, rules, 1, beneath, 0)
         if libc.syscall(446, rules, 0):
             raise OSError("Landlock could not be switched on")
-        os.closerange(4, 100)
     # the child is the administrator of its namespaces: no longer
     libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 
 
-def _judge(job: dict) -> None:
+def _judge(job: dict, result: int) -> None:
     """Run code and tests in this process; the secret and the verdict are written last.
 
     The code may replace what it finds in builtins, os or sys, so all that the verdict
@@ -220,9 +234,12 @@ def _judge(job: dict) -> None:
     starved = f"{secret}-asked for more memory than {job['memory_mb']} MB".encode()
     module = sys.modules["answer"] = types.ModuleType("answer")
     names, clean, steps, scope = vars(module), dict(vars(builtins)), [], {}
-    os.setsid()
+    tests = ast.Assert | ast.Expr | ast.For | ast.Try | ast.With  # these are counted
+    os.dup2(2, 1)
+    os.dup2(result, 3, inheritable=False)
     try:
         _limit(job)
+        os.closerange(4, 100)
         for node in ast.parse(job["tests"]).body:
             if isinstance(node, ast.Assert) and isinstance(node.test, ast.Compare):
                 got, sides = ast.Name("_got", ast.Store()), node.test.comparators
@@ -231,10 +248,7 @@ def _judge(job: dict) -> None:
                 else:  # assert (_got := f(2)) == 4
                     node.test.left = ast.NamedExpr(got, node.test.left)
             tree = ast.fix_missing_locations(ast.Module([node], []))
-            is_test = isinstance(
-                node, ast.Assert | ast.Expr | ast.For | ast.Try | ast.With
-            )
-            steps.append((is_test, compile(tree, "<tests>", "exec")))
+            steps.append((isinstance(node, tests), compile(tree, "<tests>", "exec")))
         execute(compile(job["code"], "<answer>", "exec"), names)
         before, scope = dict(names), names | {"__builtins__": clean}
         for is_test, step in steps:
@@ -260,23 +274,18 @@ def _judge(job: dict) -> None:
 
 def _explain(error: BaseException, number: int, job: dict, scope: dict) -> str:
     """Return in plain words what went wrong, with the test and the line."""
-    lines, trace = {}, error.__traceback__
-    while trace:
-        lines[trace.tb_frame.f_code.co_filename] = trace.tb_lineno
-        trace = trace.tb_next
+    trace = traceback.walk_tb(error.__traceback__)
+    lines = {frame.f_code.co_filename: line for frame, line in trace}
     if isinstance(error, SyntaxError) and not {"<answer>", "<tests>"} & set(lines):
         return f"line {error.lineno} of the code is not Python: {error.msg}"
     if isinstance(error, OSError) and error.errno == 27:
         return "printed or wrote more than 1 MB"
     what, at = "the code", lines.get("<tests>")
     if at:
-        nodes = [
-            n for n in ast.walk(ast.parse(job["tests"])) if isinstance(n, ast.stmt)
-        ]
-        told = ast.unparse(
-            [n for n in nodes if n.lineno <= at <= (n.end_lineno or at)][-1]
-        )
-        what = f"test {number}: {' '.join(told.split())}"
+        tree = ast.walk(ast.parse(job["tests"]))
+        nodes = [node for node in tree if isinstance(node, ast.stmt)]
+        around = [n for n in nodes if n.lineno <= at <= (n.end_lineno or at)]
+        what = f"test {number}: {' '.join(ast.unparse(around[-1]).split())}"
     if at and isinstance(error, AssertionError) and "<answer>" not in lines:
         got = f", got {scope['_got']!r:.200}" if "_got" in scope else ""
         return f"failed {what}{got}"

