@@ -6,6 +6,7 @@ Knows nothing of models or messages. A wrong answer is a verdict, never an excep
 import ast
 import contextlib
 import itertools
+import json
 import os
 import re
 import warnings
@@ -25,6 +26,11 @@ _NUMBER = re.compile(
     rf"(?<![\w.])((?:(?<![)\]}}])[-+])?{_DIGITS}(?:[eE][-+]?\d+)?)"
     rf"(?: ?/ ?({_DIGITS}))?( ?\\?%)?"
 )
+_CALL = "(?s)<tool_call>(.*)</tool_call>"
+_SAME_AS = """exec({code}, wanted := {{}})
+for xs in [[x] for x in range(-12, 31)] + [[7, 3, 9, 2], [4, -8, 12, -5, 6, 4, 15]]:
+    assert [type(f([*xs])), f([*xs])] == [type(wanted["f"](xs)), wanted["f"](xs)]
+"""
 _PLAIN: dict[str, Any] = {  # how a number is written -> the same in plain characters
     "[\u2212\u2013]": "-",
     r"(?<=-) ?\\?[$€£]": "",  # -$5
@@ -142,6 +148,21 @@ def run_python(
     note = f" (weaker isolation here: {', '.join(weak)} not fully restricted)"
     reason = report["reason"] + (note if weak else "")
     return Verdict(report["passed"], reason, report["output"], report["seconds"])
+
+
+def solves(task: str, text: str, expected: str) -> Verdict:
+    """Return whether an answer (without thinking) solves a problem of `tasks`.
+
+    So does the same tool call, and code whose f returns the same, number by number.
+    """
+    got, wanted = text.strip(), expected.strip()
+    if task == "code" and got != wanted and "def f" in got:
+        return run_python(extract_code(got), _SAME_AS.format(code=repr(wanted)))
+    call, right = (re.fullmatch(_CALL, whole) for whole in (got, wanted))
+    with contextlib.suppress(ValueError):
+        if call and right and json.loads(call[1]) == json.loads(right[1]):
+            return Verdict(True, "the same call")
+    return Verdict(got == wanted, f"got {got!r:.200}, expected {wanted!r:.200}")
 
 
 def isolation() -> dict[str, str]:
