@@ -11,7 +11,7 @@ ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 LAB_FLAGS ?=
 TORCH_INDEX ?=
 
-.PHONY: help install fetch lab lint check test test-real test-all notebooks bench
+.PHONY: help install fetch lab lint check test test-real test-all notebooks pocket bench
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +31,7 @@ fetch: install ## get the official weights (491 MB), once
 	@$(BIN)/python -m qwen_course fetch chat
 
 lab: install ## install, fetch, open JupyterLab on the first lesson
-	@$(BIN)/python -m qwen_course fetch chat || echo "WARNING: no official weights yet. Lessons need them: run 'make fetch' while connected."
+	@$(BIN)/python -m qwen_course fetch chat || echo "WARNING: no official weights; lessons run on the bundled pocket models. Later: make fetch"
 	$(BIN)/jupyter lab $(ROOT_FLAG) $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
 lint: install
@@ -42,18 +42,22 @@ lint: install
 check: lint ## fast: ruff, mypy, unit tests, static notebook rules
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not weights and not hub and not gpu"
 
-test: fetch lint ## everything: lint, all unit tests, official weights, strict nbval, solutions
-	HF_HUB_OFFLINE=1 QWEN_COURSE_EXAMPLES=500 $(BIN)/pytest -m "not weights and not hub and not gpu"
-	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu"
-	$(OFFLINE) $(BIN)/pytest --nbval $(NBVAL) --nbval-cell-timeout 300 $(NOTEBOOKS) $(SOLUTIONS)
+test: lint ## everything without network: all unit tests, strict nbval on pocket models, solutions
+	QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -m "not weights and not hub and not gpu"
+	QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest --nbval $(NBVAL) --nbval-cell-timeout 120 $(NOTEBOOKS) $(SOLUTIONS)
 
-test-real: fetch ## every notebook on official weights
+test-real: fetch ## every notebook on official weights, whose replies are recorded
+	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu"
 	QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest --nbval-lax $(NBVAL) --nbval-cell-timeout 900 $(NOTEBOOKS)
+	QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/python tests/record_notebooks.py
 
 test-all: test test-real ## both
 
-notebooks: fetch ## run the notebooks again, normalise and store their outputs
-	HF_HUB_OFFLINE=1 $(BIN)/python tests/refresh_notebooks.py $(LESSONS)
+notebooks: install ## run the notebooks again on pocket models, normalise and store their outputs
+	QWEN_COURSE_PROFILE=pocket HF_HUB_OFFLINE=1 $(BIN)/python tests/refresh_notebooks.py $(LESSONS)
+
+pocket: install ## train the pocket models again (all of them, or ROLE=thinking)
+	$(BIN)/python data/recipes/build.py $(ROLE)
 
 bench: fetch ## measure overheads as ratios (minutes)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/bench.py

@@ -84,8 +84,9 @@ def _weights() -> Iterator[Finding]:
         known = source.profile != "pocket"  # then the catalogue has it
         needed = catalog.find(source.name).transformers_min if known else ""
         if path is None:
-            worse = "bad" if role == "chat" else "note"  # each lesson needs "chat"
-            cure = fetch if "small" in choice else ""
+            cure = "git checkout -- data/pocket"  # where every role falls back to
+        elif not known:  # the official model would be better
+            worse, fine = "note", "small" not in choice
         elif file and sha256(path) != file.sha256:
             text += ", SHA-256 WRONG"
             made = weights.cache_dir() / "dequantised" / path.stem  # made from it

@@ -5,7 +5,10 @@ A profile says which checkpoint fills a role: `pocket` (trained by this course),
 that is on this machine and downloads nothing. Knows no prompts and no sampling.
 """
 
+import difflib
 import functools
+import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -22,6 +25,11 @@ GPU_MINIMUM_GB = 12
 PROFILES = ("auto", "pocket", "small", "gpu")
 # role -> profile -> model
 ROLES: dict[str, dict[str, str]] = json.loads(catalog.text("roles.json"))
+# The chat templates that pocket models use: files of trl 1.16.0, and their SHA-256.
+TEMPLATES = {
+    "qwen3": "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8",
+    "qwen3_vl": "3636d0f0bd6bef02654cdffdc447b79cb2cef8ab02cc75267345946291a489e4",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,10 @@ class Source:
 
     def __repr__(self) -> str:
         place = f"{self.size_mb:.0f} MB" if self.path else "not on this machine"
+        if self.path and (card := self.path / "card.json").is_file():
+            size = json.loads(card.read_text("utf-8"))["parameters"] / 1e6
+            place = f"{size:.1f} M parameters, trained by this course; not an Alibaba"
+            place += " checkpoint"
         return f"{self.name} ({place}; {self.why})"
 
 
@@ -47,6 +59,7 @@ class Loaded:
     model: Any
     tokenizer: Any
     source: Source
+    processor: Any = None  # of a vision model: prepares texts with images
 
     def __repr__(self) -> str:
         kind = str(self.model.dtype).removeprefix("torch.")
@@ -86,7 +99,13 @@ def resolve(role: str, profile: str | None = None) -> Source:
     """Return the source for a role or a model's name; nothing is downloaded."""
     wanted, role = _in_force(profile), str(role)
     if role.startswith("pocket-"):
-        return _source(role.removeprefix("pocket-"), role, "pocket", "asked for")
+        found = _source(role.removeprefix("pocket-"), role, "pocket", "asked for")
+        if found.path is None:
+            known = sorted(p.parent.name for p in _pocket().glob("*/card.json"))
+            near = ", ".join(difflib.get_close_matches(role, known, 3, 0.0))
+            rule = f"No pocket model {role!r}. Nearest names: {near}."
+            raise UnknownModel(rule, f"Use one of {', '.join(known)}.")
+        return found
     if role not in ROLES:
         try:
             name = catalog.find(role).name
@@ -106,11 +125,13 @@ def resolve(role: str, profile: str | None = None) -> Source:
     return _source(role, f"pocket-{role}", "pocket", why)
 
 
+def _pocket() -> Path:
+    return catalog.data_dir() / "pocket"
+
+
 def _source(role: str, name: str, profile: str, why: str) -> Source:
     """Return the Source of one checkpoint, with its path when all of it is here."""
-    path: Path | None = catalog.data_dir() / "pocket" / name
-    if profile != "pocket":
-        path = located(name)
+    path = _pocket() / name if profile == "pocket" else located(name)
     if path is None or not path.exists():
         return Source(role, name, profile, None, 0.0, why)
     size = sum(part.stat().st_size for part in [path, *path.rglob("*")])
@@ -137,9 +158,14 @@ def start(seed: int = 0) -> Session:
     session = Session(profile(), tuple(map(resolve, ROLES)))
     print(f"Qwen course, profile {session.profile}: role -> model (size; why)")
     for source in session.sources:
-        print(f"  {source.role:<10} -> {source}")
-        if source.profile == "pocket" and "small" in ROLES[source.role]:
-            print(f"{'':16}get it: python -m qwen_course fetch {source.role}")
+        size = f"{source.size_mb:.1f} MB" if source.path else "not on this machine"
+        print(f"  {source.role:<10} -> {source.name} ({size}; {source.why})")
+    pocket = [source.role for source in session.sources if source.profile == "pocket"]
+    if fetchable := ", ".join(role for role in pocket if "small" in ROLES[role]):
+        print(
+            "Pocket models are trained by this course; they are no Alibaba checkpoints."
+        )
+        print(f"Official ones: python -m qwen_course fetch ROLE ({fetchable})")
     return session
 
 
@@ -156,9 +182,6 @@ def fetch(role_or_name: str, say: Callable[[str], None] = print) -> Path:
     if source.path:
         say(f"{name}: already here, {source.size_mb:.0f} MB.")
         return source.path
-    if source.profile == "pocket":
-        rule = f"{name} is not in the folder data/pocket of this version."
-        raise ModelUnavailable(rule, "name a model: python -m qwen_course models")
     return download(name, say)
 
 
@@ -175,7 +198,7 @@ def load(
         role: a role of ROLES, or a name from the catalogue.
         profile: overrides QWEN_COURSE_PROFILE.
         dtype: "auto" is "bfloat16", for pocket models "float32".
-        device: "auto" is "cuda" when there is one, else "cpu".
+        device: "auto" is "cuda" when there is one, else "cpu"; pocket models: "cpu".
     """
     source = resolve(role, profile)
     wanted = _in_force(profile)
@@ -188,20 +211,21 @@ def load(
             print(f"{role} falls back to {source.name}: {error.message}")
     if source.path is None:
         hint = f"run `python -m qwen_course fetch {role}` once, while connected."
-        small = wanted in ("auto", "small") and "small" in ROLES.get(role, {})
-        if source.profile == "pocket" and not small:
-            hint = "load another role, or a model by its name."
+        if source.profile == "pocket":
+            hint = "clone the repository whole: data/pocket holds these models."
         rule = f"No weights for {role!r} on this machine: {source}."
         raise ModelUnavailable(rule, hint)
-    usual = "float32" if source.profile == "pocket" else "bfloat16"
-    dtype = usual if dtype == "auto" else dtype
-    device = ("cuda" if gpu_memory_gb() else "cpu") if device == "auto" else device
+    pocket = source.profile == "pocket"
+    dtype = ("float32" if pocket else "bfloat16") if dtype == "auto" else dtype
+    gpu = not pocket and gpu_memory_gb()
+    device = ("cuda" if gpu else "cpu") if device == "auto" else device
     dtype = str(dtype).removeprefix("torch.")
-    return Loaded(*_load(source.path, dtype, device), source)
+    model, tokenizer, processor = _load(source.path, dtype, device)
+    return Loaded(model, tokenizer, source, processor)
 
 
 @functools.cache
-def _load(path: Path, dtype: str, device: str) -> tuple[Any, Any]:
+def _load(path: Path, dtype: str, device: str) -> tuple[Any, Any, Any]:
     import torch
     import transformers
 
@@ -218,4 +242,37 @@ def _load(path: Path, dtype: str, device: str) -> tuple[Any, Any]:
     vision = hasattr(config, "vision_config")
     maker = "AutoModelForImageTextToText" if vision else "AutoModelForCausalLM"
     model = getattr(transformers, maker).from_pretrained(folder, dtype=dtype)
-    return model.to(device).eval(), transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if folder.parent == _pocket():
+        tokenizer.chat_template = pocket_template("qwen3_vl" if vision else "qwen3")
+    processor = None
+    if vision:
+        images = transformers.AutoImageProcessor.from_pretrained(folder)
+        processor = image_chat(images, tokenizer, tokenizer.chat_template)
+    return model.to(device).eval(), tokenizer, processor
+
+
+def image_chat(images: Any, tokenizer: Any, chat_template: str | None = None) -> Any:
+    """Return what prepares texts with images for a Qwen-VL; needs no torchvision.
+
+    The official processor asks for a part that reads videos too; this one does not.
+    """
+    from transformers import Qwen3VLProcessor
+
+    class ImageChat(Qwen3VLProcessor):
+        def __init__(self, image_processor, tokenizer, chat_template=None):  # type: ignore
+            super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    return ImageChat(images, tokenizer, chat_template)
+
+
+def pocket_template(name: str = "qwen3") -> str:
+    """Return the official chat template of that name, as the installed trl ships it."""
+    spec = importlib.util.find_spec("trl")  # finds the folder, imports nothing
+    places = (spec and spec.submodule_search_locations) or [""]
+    path = Path(places[0], "chat_templates", f"{name}.jinja")
+    text = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(text).hexdigest() != TEMPLATES[name]:
+        rule = f"The installed trl lacks the template {name} that was tested here."
+        raise CourseError(rule, "python -m pip install trl==1.16.0")
+    return text.decode()

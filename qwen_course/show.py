@@ -7,6 +7,7 @@ somebody is there to use them. Nothing here knows models or loads them.
 
 import base64
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -14,8 +15,9 @@ from itertools import accumulate
 from typing import Any
 
 from qwen_course import models
-from qwen_course.catalog import ModelCard
+from qwen_course.catalog import ModelCard, data_dir
 from qwen_course.chat import TokenRow
+from qwen_course.errors import CourseError
 from qwen_course.generate import Piece, Reply
 
 # Colour-blind safe (Okabe and Ito); every use has a text or a pattern beside it.
@@ -68,6 +70,33 @@ class Page:
         return self.html
 
 
+class Recording(Page):
+    """What a cell printed on official weights; `output` is that text."""
+
+    def __init__(self, entry: dict[str, str]) -> None:
+        """Say plainly that it is a recording: which weights, when, where."""
+        self.output = entry["text"]
+        told = "Recorded on official weights, not computed here: "
+        told += f"{entry['model']}, {entry['date']}, {entry['machine']}."
+        style = f"border-left:6px solid {COLOURS['line']};padding:2px 12px"
+        block = f"<pre style='white-space:pre-wrap'>{escape(self.output)}</pre>"
+        html = f"<div style='{style}'><small>{escape(told)}</small>{block}</div>"
+        super().__init__(html, f"{told}\n{self.output}")
+
+
+def recorded(lesson: str, cell: str) -> Recording:
+    """Return what a cell of a lesson printed on official weights.
+
+    The text is in `data/recorded/LESSON.json`, refreshed by `make test-real`.
+    """
+    path = data_dir() / "recorded" / f"{lesson}.json"
+    entries = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if cell not in entries:
+        rule = f"No recording of cell {cell!r} of lesson {lesson!r}."
+        raise CourseError(rule, f"Use one of {', '.join(entries)}, or: make test-real")
+    return Recording(entries[cell])
+
+
 def explore(draw: Callable[..., Any], **controls: Any) -> Any:
     """Return `draw` of the first choices; on a live front end, with controls too.
 
@@ -97,11 +126,15 @@ def explore(draw: Callable[..., Any], **controls: Any) -> Any:
 
 
 def write(pieces: Iterable[Piece | Reply]) -> Reply:
-    """Print a streamed reply piece by piece; return the Reply that comes last."""
+    """Print a streamed reply piece by piece, thinking marked; return the Reply."""
+    kind = "answer"
     for item in pieces:
         if isinstance(item, Reply):
             print()
             return item
+        if item.kind != kind:
+            kind = item.kind
+            print("[thinking]" if kind == "thinking" else "\n[answer]")
         print(item.text, end="", flush=True)
     raise ValueError("the stream ended without a Reply")
 
@@ -246,3 +279,111 @@ def skyline(
     axes.set_title(f"{title}   ▆ weights   ▨ KV cache".strip(), loc="left", pad=30)
     axes.spines[["top", "right"]].set_visible(False)
     return Picture(figure, f"Memory against {limit_gb:.1f} GB: {'; '.join(told)}.")
+
+
+Step = tuple[int, Sequence[tuple[str, float]]]  # place of the taken one, candidates
+_COLUMNS = 6  # tokens in a line of the picture
+
+
+def _rival(text: str, p: float) -> tuple[str, str]:
+    """Return a candidate as it is written: a dot for a space, never 0 %."""
+    text = text.replace(" ", "·")
+    short = text if len(text) < 13 else text[:11] + "…"
+    return short, "<1%" if p < 0.01 else f"{p:.0%}"
+
+
+def _written(steps: Sequence[Step]) -> str:
+    return "".join(candidates[taken][0] for taken, candidates in steps)
+
+
+def rivals(steps: Sequence[Step], title: str = "") -> Picture:
+    """Return a text as a road through its rivals: a column a token, a bar a candidate.
+
+    A full bar is probability 1. The taken candidate is green and bold, and a line leads
+    to the next one. A space is written as a dot.
+
+    Args:
+        steps: per token the place of the candidate that was taken, and the candidates,
+            likeliest first, each with its probability.
+        title: a line above the picture.
+    """
+    import matplotlib.pyplot as plt
+
+    count, most = len(steps), max(len(candidates) for _, candidates in steps)
+    lines = -(-count // _COLUMNS)
+    figure, panels = plt.subplots(lines, figsize=(10, 1.9 * lines), squeeze=False)
+    figure.subplots_adjust(hspace=0.02)
+    for place, (taken, candidates) in enumerate(steps):
+        axes, x = panels[place // _COLUMNS, 0], place % _COLUMNS
+        axes.text(x, 0.8, _rival(*candidates[taken])[0], weight="bold", fontsize=12)
+        for y, candidate in enumerate(candidates):
+            colours = ["#EEEEEE", COLOURS["assistant" if y == taken else "user"]]
+            axes.barh([-y, -y], [0.9, 0.9 * candidate[1]], left=x, color=colours)
+            text, p = _rival(*candidate)
+            weight = "bold" if y == taken else "normal"
+            look = {"va": "center", "family": "monospace", "weight": weight}
+            axes.text(x + 0.02, -y, text, fontsize=9, **look)
+            axes.text(x + 0.89, -y, p, fontsize=9, ha="right", **look)
+        if x + 1 < _COLUMNS and place + 1 < count:
+            road = [-taken, -steps[place + 1][0]]
+            axes.plot([x + 0.9, x + 1], road, color=COLOURS["assistant"], lw=2.5)
+    for axes in panels.flat:
+        axes.set(xlim=(0, _COLUMNS), ylim=(0.4 - most, 1.4))
+        axes.axis("off")
+    panels[0, 0].set_title(title, loc="left", pad=12)
+    alt = [f"{count} tokens with their rivals, in brackets what was taken"]
+    for taken, candidates in steps:
+        told = [" ".join(_rival(*candidate)) for candidate in candidates]
+        told[taken] = f"[{told[taken]}]"
+        alt.append(", ".join(told))
+    return Picture(figure, "\n".join(alt))
+
+
+def branch(grow: Callable[[list[int]], Sequence[Step]], title: str = "") -> Any:
+    """Return the rivals of a text; on a live front end, with a button for each of them.
+
+    A click takes that candidate instead, and the text goes on from there.
+
+    Args:
+        grow: called with the places of the candidates to take first; returns the steps
+            of a whole text, which goes on by itself after them.
+        title: a line above the picture.
+    """
+    steps = grow([])
+    first = rivals(steps, title)
+    if not models.is_live():
+        return first
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    look = f".rival {{--colour: {COLOURS['user']}; text-align: left; background-image: "
+    look += "linear-gradient(90deg, var(--colour) var(--bar), #0000 var(--bar))}"
+    look += f".taken {{--colour: {COLOURS['assistant']}; font-weight: bold}}"
+    look += "".join(f".bar-{n} {{--bar: {n}%}}" for n in range(101))
+    texts = [f"<style>{look}</style>Click a bar to branch there."]
+    told, columns = widgets.HTML(), widgets.HBox()
+    columns.layout.flex_flow = "row wrap"
+    wide, narrow = widgets.Layout(width="auto"), widgets.Layout(width="16%")
+
+    def button(path: list[int], text: str, p: float, taken: bool) -> Any:
+        name = "▶ " * taken + " ".join(_rival(text, p))
+        made = widgets.Button(description=name, layout=wide)
+        for kind in ["rival", f"bar-{100 * p:.0f}"] + ["taken"] * taken:
+            made.add_class(kind)
+        made.on_click(lambda _: draw(grow(path)))
+        return made
+
+    def draw(steps: Sequence[Step]) -> None:
+        texts.append(f"<b>{len(texts)}</b> {escape(_written(steps))}")
+        told.value = "<br>".join(texts)
+        path, parts = list[int](), []
+        for taken, candidates in steps:
+            pairs = enumerate(candidates)
+            rows = [button([*path, y], *pair, y == taken) for y, pair in pairs]
+            parts.append(widgets.VBox(rows, layout=narrow))
+            path.append(taken)
+        columns.children = parts
+
+    draw(steps)
+    display(first, widgets.VBox([told, columns]))
+    return None

@@ -228,7 +228,7 @@ def derive(lesson: Any, name: str, exercises: dict[str, checks.Exercise]) -> Any
     )
     cells = [
         nbformat.v4.new_markdown_cell(text, id="title"),
-        _code(SETUP_SOURCE, "setup", "setup"),
+        _code(SETUP_SOURCE, "setup", "setup", "nbval-ignore-output"),
     ]
     for place, cell in enumerate(lesson.cells):
         if "exercise" not in tags(cell):
@@ -258,7 +258,7 @@ def _code(source: str, cell_id: str, *names: str) -> Any:
 
 def exercise_of(task: Any) -> str:
     """The id of the exercise that a card describes, "" if it is no card."""
-    match = re.match(r"### Exercise (\d+\.\d+) - ", task.source)
+    match = re.match(r"### Exercise (\d+[a-z]?\.\d+) - ", task.source)
     return match[1] if match else ""
 
 
@@ -288,9 +288,14 @@ def unsolved(nb: Any) -> list[str]:
     return told
 
 
+def lesson_of(name: str) -> str:
+    """The number of the lesson that a notebook belongs to, such as "00" or "00b"."""
+    return name.partition("_")[0]
+
+
 def lesson_exercises(name: str) -> dict[str, checks.Exercise]:
     """The exercises of the lesson that a notebook's name starts with, by id."""
-    return checks._lessons(catalog.data_dir()).get(name[:2], {})
+    return checks._lessons(catalog.data_dir()).get(lesson_of(name), {})
 
 
 def read(path: Path) -> Any:
@@ -360,7 +365,7 @@ def main() -> int:
     parser.add_argument("--lesson-only", action="store_true", help="no solved copies")
     parser.add_argument("--folder", type=Path, default=ROOT / "notebooks")
     options = parser.parse_args()
-    paths = sorted(options.folder.resolve().glob("[0-9][0-9]_*.ipynb"))
+    paths = sorted(options.folder.resolve().glob("[0-9][0-9]*_*.ipynb"))
     chosen = [p for p in paths if p.stem.startswith(tuple(options.names or [""]))]
     if not chosen:
         print(f"no notebook matches {options.names} in {options.folder}")

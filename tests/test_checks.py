@@ -519,7 +519,9 @@ each = pytest.mark.parametrize("name", EXERCISES)
 def test_there_are_exercises():
     assert len(LESSONS) >= 3
     for lesson, tasks in LESSONS.items():
-        assert list(tasks) == [f"{int(lesson)}.{n}" for n in range(1, len(tasks) + 1)]
+        assert list(tasks) == [
+            f"{lesson.removeprefix('0')}.{n}" for n in range(1, len(tasks) + 1)
+        ]
         assert 3 <= len(tasks) <= 5
     assert len(EXERCISES) == sum(map(len, LESSONS.values()))
 

@@ -39,7 +39,7 @@ TAGS = {
     "raises-exception",
 }
 LINES, REBUILD_LINES, COLUMNS, WORDS, CELLS, KILOBYTES = 25, 40, 79, 120, (25, 60), 300
-SECTION = re.compile(r"## (\d+)\.(\d+) \S.* \((core|deeper)\)$")
+SECTION = re.compile(r"## (\d+[a-z]?)\.(\d+) \S.* \((core|deeper)\)$")
 FORBIDDEN = {  # in sources and in outputs
     "a path of one machine": r"(?<![\w./~-])/(home|root|tmp|work|Users|content)/",
     "a Windows path": r"\b[A-Z]:\\Users",
@@ -78,7 +78,7 @@ class Stored:
 
     @property
     def lesson(self) -> str:
-        return self.name[:2]
+        return tool.lesson_of(self.name)
 
     @property
     def code(self) -> list[Any]:
@@ -374,7 +374,8 @@ def sections(nb: Stored) -> Iterator[str]:
     for line in lines[numbered[0] : numbered[-1] + 1]:
         if not SECTION.match(line):
             yield f"section {line!r} is not '## N.M Title (core)' or '... (deeper)'"
-    want = [f"{int(nb.lesson)}.{number}" for number in range(1, len(numbered) + 1)]
+    lesson = nb.lesson.removeprefix("0")
+    want = [f"{lesson}.{number}" for number in range(1, len(numbered) + 1)]
     have = [lines[place].split()[1] for place in numbered]
     if have != want:
         yield f"sections are numbered {have}, not {want}"
@@ -632,9 +633,12 @@ def stored(path: Path) -> Stored:
 
 
 def test_there_are_lessons():
-    names = [path.stem[:2] for path in STORED if path.parent == NOTEBOOKS]
-    assert names == [f"{n:02}" for n in range(len(names))]
-    assert len(names) >= 3
+    names = [tool.lesson_of(path.stem) for path in STORED if path.parent == NOTEBOOKS]
+    # A letter puts a lesson between two others; from 90 on there are bonus lessons.
+    main = [name for name in names if name.isdigit() and int(name) < 90]
+    assert main == [f"{n:02}" for n in range(len(main))]
+    assert {name[:2] for name in names if not name.isdigit()} <= {*main}
+    assert len(main) >= 3
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -645,8 +649,9 @@ def test_notebook(path, name):
 
 
 def test_each_lesson_with_exercises_has_a_notebook():
-    lessons = {path.stem[:2] for path in STORED}
-    data = {path.stem[-2:] for path in catalog.data_dir().glob("exercises/lesson_*.py")}
+    lessons = {tool.lesson_of(path.stem) for path in STORED}
+    paths = catalog.data_dir().glob("exercises/lesson_*.py")
+    data = {path.stem.removeprefix("lesson_") for path in paths}
     assert data <= lessons
 
 
@@ -686,23 +691,25 @@ def code_cell(name: str, source: str, shown: str = "", *tags: str) -> Any:
     return cell
 
 
-def toy(folder: Path) -> Stored:
+def toy(folder: Path, lesson: str = "09") -> Stored:
     """A notebook that keeps every rule, with its solved copy, in a folder."""
-    timings = {"09_toy": TIMINGS | {"cells": 35}}
-    card = tool.card("09_toy.ipynb", timings)
+    name, number = f"{lesson}_toy", lesson.removeprefix("0")
+    timings = {name: TIMINGS | {"cells": 35}}
+    card = tool.card(f"{name}.ipynb", timings)
     intro = "You will be able to double. Needs: nothing. About Qwen3-0.6B and Qwen2.5."
     cells = [
         text_cell("title", f"# Toy\n\n{card}\n\n{intro}"),
         code_cell("setup", tool.SETUP_SOURCE, "Session", "setup"),
         text_cell("objectives", "You learn\n\n- to double"),
-        text_cell("s1", "## 9.1 Numbers (core)\n\n[next](09_toy.ipynb)"),
+        text_cell("s1", f"## {number}.1 Numbers (core)\n\n[next]({name}.ipynb)"),
     ]
-    for number in range(8):
+    for place in range(8):
         cells += [
-            text_cell(f"s1-text-{number}", "Look at the number."),
-            code_cell(f"s1-number-{number}", f"{number} + 1", str(number + 1)),
+            text_cell(f"s1-text-{place}", "Look at the number."),
+            code_cell(f"s1-number-{place}", f"{place} + 1", str(place + 1)),
         ]
-    cells.append(text_cell("s2", "## 9.2 Pictures (deeper)\n\n![a cat](09_toy.ipynb)"))
+    pictures = f"## {number}.2 Pictures (deeper)\n\n![a cat]({name}.ipynb)"
+    cells.append(text_cell("s2", pictures))
     cells.append(
         code_cell(
             "s2-time", "# the time differs in every run\n1", "1", "nbval-ignore-output"
@@ -710,14 +717,15 @@ def toy(folder: Path) -> Stored:
     )
     cells[-1].outputs[0].data["image/png"] = "aGVsbG8="
     cells[-1].outputs[0].metadata["image/png"] = {"alt": "a bar of height 1"}
-    exercises = {f"9.{n}": toy_exercise(f"9.{n}") for n in (1, 2, 3)}
-    for name, made in exercises.items():
+    ids = [f"{number}.{n}" for n in (1, 2, 3)]
+    exercises = {task: toy_exercise(task) for task in ids}
+    for task, made in exercises.items():
         told = (
-            f"### Exercise {name} - double it\n\n5 min, ★☆☆. `double(2)` gives `4`.\n"
+            f"### Exercise {task} - double it\n\n5 min, ★☆☆. `double(2)` gives `4`.\n"
             "<details><summary>Hint</summary>Add.</details>"
         )
-        place = f"e{name[-1]}"
-        check = f'checks.check("{name}", {made.name})'
+        place = f"e{task[-1]}"
+        check = f'checks.check("{task}", {made.name})'
         cells += [
             text_cell(f"{place}-task", told),
             code_cell(f"{place}-stub", made.stub, "", "exercise"),
@@ -725,14 +733,14 @@ def toy(folder: Path) -> Stored:
         ]
     cells += [
         text_cell("end", "## What you learnt\n\n- to double"),
-        code_cell("status", 'checks.progress("09")', "lesson 09: 0 of 3 correct"),
+        code_cell("status", f'checks.progress("{lesson}")', "0 of 3 correct"),
         text_cell("next", "Next: nothing."),
     ]
     cells.insert(4, text_cell("s1-more", "One more sentence."))
     nb = nbformat.v4.new_notebook(cells=cells, nbformat_minor=5)
     tool.normalise(nb)
-    path = folder / "09_toy.ipynb"
-    solved = tool.derive(nb, "09_toy", exercises)
+    path = folder / f"{name}.ipynb"
+    solved = tool.derive(nb, name, exercises)
     for cell in solved.cells:
         if cell.cell_type == "code" and "solution" not in tool.tags(cell):
             output = nbformat.v4.new_output(
@@ -921,8 +929,9 @@ FAULTS: list[tuple[str, str, Callable[[Stored], None]]] = [
 ]  # fmt: skip
 
 
-def test_the_toy_keeps_every_rule(tmp_path):
-    good = toy(tmp_path / "notebooks")
+@pytest.mark.parametrize("lesson", ["09", "09b"])
+def test_the_toy_keeps_every_rule(tmp_path, lesson):
+    good = toy(tmp_path / "notebooks", lesson)
     solved = copy.deepcopy(good)
     as_solution(solved)
     for nb in (good, solved):
