@@ -1,0 +1,346 @@
+"""Exercises of lesson 90: a blind guess, a split by hash, labels, a whole thought."""
+
+import math
+from collections.abc import Callable
+
+from qwen_course import tasks
+from qwen_course.checks import Exercise, Wrong
+
+# --- 90.1 ---------------------------------------------------------------------------
+
+_BLIND = (
+    (list("00071"), list("0777"), "The tests may have another favourite."),
+    (list("0123456789") + ["4"], list("0123456789"), "Ten digits, equally often."),
+    (list("aab"), list("aaaa"), "Not every set of answers has ten kinds."),
+    (list("2220"), list("1345"), "A favourite may never be right."),
+)
+
+
+def _check_blind(answer: Callable[..., object]) -> str | None:
+    for training, tests, note in _BLIND:
+        favourite = max(training, key=training.count)
+        expected = tests.count(favourite) / len(tests)
+        got = answer([*training], [*tests])
+        if isinstance(got, int | float) and abs(got - expected) < 1e-9:
+            continue
+        if got == 0.5:
+            note = (
+                "Right or wrong are two outcomes, but not equally likely ones: nobody"
+                " flips a coin here, it is one answer among several."
+            )
+        elif got == max(map(tests.count, tests)) / len(tests):
+            note = (
+                "You looked at the answers of the tests to choose the guess. Only the"
+                " training answers are known before."
+            )
+        elif got == 1 / len({*training}):
+            note = (
+                "That is a draw among all kinds of answers. A blind guess does better"
+                " or worse when some answers are more frequent than others."
+            )
+        return (
+            f"{note}\n  input: training={''.join(training)}, tests={''.join(tests)}"
+            f"\n  expected: {expected:g}\n  got: {got!r}"
+        )
+    return None
+
+
+BLIND = Exercise(
+    id="90.1",
+    title="the score of a blind guess",
+    minutes=5,
+    stars=1,
+    check=_check_blind,
+    hints=(
+        "A model that never reads the question learns one thing: which answer was most"
+        " frequent in training.",
+        "max(training, key=training.count) is that answer.",
+        "Then count how often it is right in the tests.",
+    ),
+    solution='''\
+def blind_share(training, tests):
+    """Return the share of tests that training's favourite gets right."""
+    favourite = max(training, key=training.count)
+    return tests.count(favourite) / len(tests)''',
+    name="blind_share",
+    stub='''\
+def blind_share(training, tests):
+    """Return the share of tests that training's favourite gets right."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "right or wrong: chance is 50 %",
+            "def blind_share(training, tests):\n    return 0.5",
+            "nobody flips a coin",
+        ),
+        Wrong(
+            "chance is one of the number of kinds",
+            "def blind_share(training, tests):\n    return 1 / len(set(training))",
+            "a draw among all kinds",
+        ),
+        Wrong(
+            "the favourite may be taken from the tests",
+            "def blind_share(training, tests):\n"
+            "    favourite = max(tests, key=tests.count)\n"
+            "    return tests.count(favourite) / len(tests)",
+            "looked at the answers of the tests",
+        ),
+    ),
+)
+
+# --- 90.2 ---------------------------------------------------------------------------
+
+
+class _InAnotherRun(str):
+    """A question with the hash() that another run of Python might give it."""
+
+    def __hash__(self) -> int:
+        return int.from_bytes(str.encode(self[::-1])[:8].ljust(8, b"?"), "big")
+
+
+def _check_split(answer: Callable[[str], object]) -> str | None:
+    for level in (2, 3, 4):
+        # From both sides of the course's own split, which the answer may well repeat.
+        drawn = tasks.draw("chain", 50, levels=[level])
+        drawn += tasks.draw("chain", 450, held_out=False, levels=[level])
+        questions = [problem.question for problem in drawn]
+        first = [bool(answer(question)) for question in questions]
+        again = [bool(answer(question)) for question in questions]
+        if first != again:
+            place = [a == b for a, b in zip(first, again, strict=True)].index(False)
+            return (
+                "The same question was in the tests, then in training: a model would"
+                f" be asked what it was taught.\n  input: {questions[place]!r}, twice"
+                f"\n  expected: the same twice\n  got: {first[place]}, {again[place]}"
+            )
+        other = [bool(answer(_InAnotherRun(question))) for question in questions]
+        if other != first:
+            place = [a == b for a, b in zip(first, other, strict=True)].index(False)
+            return (
+                "Python's hash() of a text is another number in each run of Python:"
+                " tomorrow the model of today would meet its training problems in the"
+                f" tests.\n  input: {questions[place]!r}, in two runs\n  expected: the"
+                f" same in both\n  got: {first[place]}, {other[place]}"
+            )
+        share = sum(first) / len(first)
+        if not 0.04 < share < 0.18:
+            return (
+                "The split depends on the kind of question: the tests would have too"
+                f" many of one kind and none of another.\n  input: {len(questions)}"
+                f" chains of length {level}\n  expected: about 10 % in the tests"
+                f"\n  got: {share:.0%}"
+            )
+    return None
+
+
+SPLIT = Exercise(
+    id="90.2",
+    title="held out for ever",
+    minutes=8,
+    stars=2,
+    check=_check_split,
+    hints=(
+        "You need a number that depends on every letter of the question, and on nothing"
+        " else: not on the day, not on a list, not on chance.",
+        "hashlib.md5(question.encode()).hexdigest() is such a number, in base 16.",
+        "int(text, 16) reads it; one of ten is divisible by 10.",
+    ),
+    solution='''\
+import hashlib
+
+
+def for_tests(question):
+    """Return True for about one question in ten, for ever the same."""
+    digest = hashlib.md5(question.encode()).hexdigest()
+    return int(digest, 16) % 10 == 0''',
+    name="for_tests",
+    stub='''\
+def for_tests(question):
+    """Return True for about one question in ten, for ever the same."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "a random split is a clean split",
+            "import random\n\n\n"
+            "def for_tests(question):\n"
+            "    return random.random() < 0.1",
+            "asked what it was taught",
+        ),
+        Wrong(
+            "hash() is a property of the text",
+            "def for_tests(question):\n    return hash(question) % 10 == 0",
+            "another number in each run",
+        ),
+        Wrong(
+            "any property of the text will do",
+            "def for_tests(question):\n    return len(question) % 10 == 0",
+            "depends on the kind of question",
+        ),
+    ),
+)
+
+# --- 90.3 ---------------------------------------------------------------------------
+
+_ROWS = (
+    ([5, 6, 7], [8, 9], 7),
+    ([4, 5, 4, 0, 6], [0, 4, 9, 2], 9),
+    ([3], [7, 7, 1], 5),
+)
+
+
+def _check_labels(answer: Callable[..., object]) -> str | None:
+    for read, write, width in _ROWS:
+        start, end = len(read), len(read) + len(write)
+        expected = [-100] * start + write + [-100] * (width - end)
+        given = answer([*read], [*write], width)
+        got = given if isinstance(given, list) else [given]
+        if got == expected:
+            continue
+        note = "Labels stand where the token stands that they tell."
+        if len(got) != width:
+            note = f"The row has {width} places, so it needs {width} labels."
+        elif got[:start] == read:
+            note = (
+                "The question is read, not learnt: counted, it would train the model"
+                " to write questions."
+            )
+        elif got[start - 1 : end - 1] == write:
+            note = (
+                "You moved the labels by hand. The loss itself looks one place ahead:"
+                " moved twice, each place must tell the token after the next."
+            )
+        elif got[:end] == expected[:end]:
+            note = "Padding is no text: a label there teaches it to write padding."
+        return (
+            f"{note}\n  input: read={read}, write={write}, width={width}"
+            f"\n  expected: {expected}\n  got: {given!r}"
+        )
+    return None
+
+
+LABELS = Exercise(
+    id="90.3",
+    title="label what counts",
+    minutes=5,
+    stars=1,
+    check=_check_labels,
+    hints=(
+        "Three parts: what is read, what is written, and what fills the row.",
+        "Only the middle part keeps its ids. How long is the last part?",
+        "[-100] * 3 is a list of three labels that do not count.",
+    ),
+    solution='''\
+def labels_of(read, write, width):
+    """Return the labels of one row; -100 where nothing counts."""
+    padding = width - len(read) - len(write)
+    return [-100] * len(read) + write + [-100] * padding''',
+    name="labels_of",
+    stub='''\
+def labels_of(read, write, width):
+    """Return the labels of one row; -100 where nothing counts."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "every token of the text counts",
+            "def labels_of(read, write, width):\n"
+            "    text = read + write\n"
+            "    return text + [-100] * (width - len(text))",
+            "The question is read, not learnt",
+        ),
+        Wrong(
+            "the label of a place is the next token",
+            "def labels_of(read, write, width):\n"
+            "    labels = [-100] * (len(read) - 1) + write\n"
+            "    return labels + [-100] * (width - len(labels))",
+            "looks one place ahead",
+        ),
+        Wrong(
+            "padding is text, too",
+            "def labels_of(read, write, width):\n"
+            "    labels = [-100] * len(read) + write\n"
+            "    return labels + [0] * (width - len(labels))",
+            "Padding is no text",
+        ),
+        Wrong(
+            "labels are the answer alone",
+            "def labels_of(read, write, width):\n    return write",
+            "places, so it needs",
+        ),
+    ),
+)
+
+# --- 90.4 ---------------------------------------------------------------------------
+
+_THOUGHTS = ((0.0, 40), (0.1, 1), (0.02, 34), (0.1, 25), (2.303, 1), (0.005, 110))
+
+
+def _check_whole(answer: Callable[[float, int], object]) -> str | None:
+    for loss, tokens in _THOUGHTS:
+        expected, got = math.exp(-loss * tokens), answer(loss, tokens)
+        if isinstance(got, int | float) and abs(got - expected) < 1e-6:
+            continue
+        note = "Probabilities of one token after the other are multiplied."
+        if not isinstance(got, int | float):
+            note = "Return one number, a probability."
+        elif abs(got - math.exp(-loss)) < 1e-6:
+            note = (
+                "That is one token. The thought is right only if all of them are, and"
+                " each one is a new chance to fail."
+            )
+        elif abs(got - (1 - loss)) < 1e-9 or abs(got - (1 - loss * tokens)) < 1e-9:
+            note = (
+                "A loss is no error rate: it is -log p, and p = exp(-loss). Close to 0"
+                " the two look alike."
+            )
+        return (
+            f"{note}\n  input: loss={loss}, tokens={tokens}"
+            f"\n  expected: {expected:.4f}\n  got: {got!r}"
+        )
+    return None
+
+
+WHOLE = Exercise(
+    id="90.4",
+    title="is a small loss small enough?",
+    minutes=5,
+    stars=2,
+    check=_check_whole,
+    hints=(
+        "loss = -log p. What is p of one token? (lesson 00b)",
+        "All tokens must be right: p times p times p, once for each token.",
+        "exp(-loss) ** tokens is the same as exp(-loss * tokens).",
+    ),
+    solution='''\
+import math
+
+
+def whole_thought(loss, tokens):
+    """Return the probability that all tokens are right."""
+    return math.exp(-loss * tokens)''',
+    name="whole_thought",
+    stub='''\
+def whole_thought(loss, tokens):
+    """Return the probability that all tokens are right."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "the mean probability of a token is the share of right answers",
+            "import math\n\n\n"
+            "def whole_thought(loss, tokens):\n"
+            "    return math.exp(-loss)",
+            "each one is a new chance to fail",
+        ),
+        Wrong(
+            "a loss is an error rate",
+            "def whole_thought(loss, tokens):\n    return 1 - loss",
+            "no error rate",
+        ),
+        Wrong(
+            "error rates of tokens add up",
+            "def whole_thought(loss, tokens):\n    return 1 - loss * tokens",
+            "no error rate",
+        ),
+    ),
+)
+
+EXERCISES = [BLIND, SPLIT, LABELS, WHOLE]
