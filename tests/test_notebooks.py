@@ -648,6 +648,13 @@ def test_notebook(path, name):
     assert not problems, f"{path.name} breaks {name}:\n  " + "\n  ".join(problems)
 
 
+def test_the_source_map_names_cells_that_exist():
+    for row in catalog._rows("source_map.csv"):
+        if row["lesson"]:
+            nb = tool.read(NOTEBOOKS / f"{row['lesson']}.ipynb")
+            assert row["cell"] in {cell.id for cell in nb.cells}, row
+
+
 def test_each_lesson_with_exercises_has_a_notebook():
     lessons = {tool.lesson_of(path.stem) for path in STORED}
     paths = catalog.data_dir().glob("exercises/lesson_*.py")
