@@ -32,7 +32,7 @@ fetch: install ## get the official weights (491 MB), once
 
 lab: install ## install, fetch, open JupyterLab on the first lesson
 	@$(BIN)/python -m qwen_course fetch chat || echo "WARNING: no official weights; lessons run on the bundled pocket models. Later: make fetch"
-	$(BIN)/jupyter lab $(ROOT_FLAG) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(ROOT_FLAG) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_FLAGS)
 
 lint: install
 	$(BIN)/ruff check .
