@@ -79,7 +79,8 @@ class Recording(Page):
         told = "Recorded on official weights, not computed here: "
         told += f"{entry['model']}, {entry['date']}, {entry['machine']}."
         style = f"border-left:6px solid {COLOURS['line']};padding:2px 12px"
-        block = f"<pre style='white-space:pre-wrap'>{escape(self.output)}</pre>"
+        look = "white-space:pre-wrap;font-family:monospace"
+        block = f"<pre style='{look}'>{escape(self.output)}</pre>"
         html = f"<div style='{style}'><small>{escape(told)}</small>{block}</div>"
         super().__init__(html, f"{told}\n{self.output}")
 
