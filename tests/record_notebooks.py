@@ -53,6 +53,8 @@ def record(path: Path, store: bool) -> list[str]:
         )
         if number == lesson
     }
+    if not wanted:
+        return []
     missing = wanted - {cell.id for cell in nb.cells}
     if missing:
         raise tool.Refused(f"{path.stem} has no cell {', '.join(sorted(missing))}")
