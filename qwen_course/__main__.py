@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     command["fetch"].add_argument("--size", choices=sizes, help="of the coder, instead")
     command["chat"].add_argument("--role", default="chat", help=role)
     command["chat"].add_argument("--system", default="", help="the system message")
-    command["chat"].add_argument("--max-new-tokens", type=int, default=512)
+    command["chat"].add_argument("--max-new-tokens", type=int)
     command["chat"].add_argument("--temperature", type=float, help="0: greedy")
     command["chat"].add_argument("--thinking", action=argparse.BooleanOptionalAction)
     options = parser.parse_args(arguments)

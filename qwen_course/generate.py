@@ -4,9 +4,12 @@ All go through one call of `model.generate`, whose stopping criterion hands each
 token to its row, and differ only in who listens. Knows no roles, loads nothing.
 """
 
+import functools
+import math
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,8 +21,15 @@ from qwen_course.errors import CourseError
 
 Messages = list[dict[str, Any]]
 _ONE_AT_A_TIME = threading.Lock()  # torch has one random generator
+# Source: Qwen3's documentation, getting_started/quickstart.md, "Thinking Budget".
+EARLY_STOP = """
+
+Considering the limited time by the user, I have to give the solution \
+based on the thinking directly now.
+"""
 _RANGES = {
     "max_new_tokens": (1, 10**6), "top_k": (0, 10**6), "seed": (0, 2**63 - 1),
+    "thinking_budget": (0, 10**6),
     "temperature": (0.0, 10.0), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
     "repetition_penalty": (0.01, 10.0), "presence_penalty": (-2.0, 2.0),
 }  # fmt: skip
@@ -31,9 +41,14 @@ class Settings:
 
     The published values are those of data/sampling.csv, then the model's own
     generation config, then "off". `Settings(temperature=0)` is greedy.
+
+    A thought that has used up its budget is closed and the model answers: at once
+    ("cut"), or after the sentence EARLY_STOP ("official", as Qwen3's documentation
+    does it in two calls). The budget counts what the model itself wrote between the
+    tags; that documentation counts the opening tag too.
     """
 
-    max_new_tokens: int = 512  # hard stop, thinking counts too
+    max_new_tokens: int | None = None  # hard stop, with thought; None: 512, if they fit
     temperature: float | None = None  # 0: greedy, always the likeliest token
     top_p: float | None = None  # keep the likeliest tokens that sum to this; 1: off
     top_k: int | None = None  # keep this many tokens; 0: off
@@ -43,6 +58,8 @@ class Settings:
     stop: tuple[str, ...] = ()  # texts that end the reply (a thought too), left out
     seed: int | None = None  # same seed, same reply; None: not repeatable
     thinking: bool | None = None  # None: as the chat template decides
+    thinking_budget: int | None = None  # tokens of thought; None: no limit
+    thinking_cut: str = "cut"  # how a thought is closed: "cut" or "official"
 
     def __post_init__(self) -> None:
         rules = {}
@@ -50,10 +67,14 @@ class Settings:
             value, whole = getattr(self, name), isinstance(low, int)
             number = isinstance(value, int if whole else int | float)
             fits = number and not isinstance(value, bool) and low <= value <= high
-            if not fits and (value is not None or name == "max_new_tokens"):
+            if not fits and value is not None:
                 rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
         if not isinstance(self.thinking, bool | None):
             rules["thinking"] = "True, False or None"
+        if self.thinking is False and self.thinking_budget is not None:
+            rules["thinking_budget"] = "None where thinking is switched off"
+        if self.thinking_cut not in ("cut", "official"):
+            rules["thinking_cut"] = '"cut" or "official"'
         texts = self.stop if isinstance(self.stop, tuple | list) else [None]
         if not all(isinstance(text, str) and text for text in texts):
             rules["stop"] = 'a tuple of texts, such as ("Observation:",)'
@@ -70,13 +91,16 @@ class Reply:
     text: str  # the answer alone; "" when the thought was cut
     thinking: str
     prompt_tokens: int
-    new_tokens: int  # all that the model wrote, tags and end-of-turn token included
-    thinking_tokens: int  # between the tags
+    new_tokens: int  # all after the prompt, tags and end-of-turn token included
+    thinking_tokens: int  # between the tags, by the model itself
     answer_tokens: int  # after them, without the end-of-turn token
+    budget_cut: bool  # the thought used up its budget and was closed
     seconds: float = field(repr=False)
     first_token_seconds: float = field(repr=False)
     token_seconds: tuple[float, ...] = field(repr=False)  # between tokens, second on
     stop: str  # "stop": the model ended it or a stop text came; "length": cut
+    injected_tokens: int = field(default=0, repr=False)  # that closed the thought, tag
+    # included; in new_tokens, but in no other count, and not in the texts
 
     @property
     def tokens_per_second(self) -> float:
@@ -101,6 +125,10 @@ def effective(loaded: Any, settings: Settings, prompt: str = "") -> Settings:
         card = catalog.find(loaded.source.name)
         modes = catalog.MODES.get(card.thinking, (False,))
         published = catalog.sampling(card, thinking if thinking in modes else modes[0])
+        if thinking and True in modes and settings.temperature == 0:
+            told = f"{card.name} should not think at temperature=0, says its publisher:"
+            told += " it may repeat itself without end. Leave temperature out."
+            warnings.warn(told, stacklevel=2)
     except CourseError:  # no card, or nothing published for it
         published = {}
     values: dict[str, Any] = {"temperature": 0.0 if own.do_sample is False else 1.0}
@@ -167,8 +195,9 @@ class _Row:
     def __init__(self, loaded: Any, messages: Any, settings: Settings, tools: Any):
         tokenizer, thinking = loaded.tokenizer, settings.thinking
         prompt = chat.encode(tokenizer, messages, tools=tools, thinking=thinking)
-        total = len(prompt) + settings.max_new_tokens
         limit = loaded.model.config.get_text_config().max_position_embeddings
+        self.most = settings.max_new_tokens or max(1, min(512, limit - len(prompt)))
+        total = len(prompt) + self.most
         if total > limit:
             rule = f"Prompt + max_new_tokens: {total}, the model has {limit} positions."
             raise CourseError(rule, "shorten the conversation or lower max_new_tokens.")
@@ -183,6 +212,10 @@ class _Row:
         self.ends |= {*own} if isinstance(own, list) else {own}
         added = tokenizer.get_added_vocab()
         self.opening, self.closing = map(added.get, ("<think>", "</think>"))
+        self.tags = [tag for tag in (self.opening, self.closing) if tag is not None]
+        if settings.thinking_budget is not None and self.closing is None:
+            rule = f"{loaded.source.name} has no token </think> that ends a thought."
+            raise CourseError(rule, "leave thinking_budget out, or take a thinker.")
         self.ends |= {added[text] for text in settings.stop if text in added}
         self.settings = effective(loaded, settings, tail)
         self.decode = tokenizer.backend_tokenizer.decode
@@ -192,21 +225,28 @@ class _Row:
         self.moments: list[float] = []  # when each token came
         self.pending: list[int] = []  # tokens of a character that is not whole yet
         self.held, self.stop = "", ""  # held: perhaps the start of a stop text
+        self.encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+        self.thought = [prompt[-1]] if opened else []  # tokens after the opening tag
+        self.forced: list[int] = []  # tokens that must come next
+        self.injected, self.cut = 0, False
 
     def put(self, token: int) -> Piece | None:
         """Return the piece that this token completes, None when there is none yet."""
         self.moments.append(time.perf_counter())
         kind, stops = self.kind, self.settings.stop
+        forced = bool(self.forced) and self.forced.pop(0) == token
+        self.injected += forced
         if token in self.ends:
             self.stop = "stop"
         elif token == self.opening and not self.texts["answer"] + self.held:
             self.kind = "thinking"
         elif token == self.closing and kind == "thinking":  # later ones are text
             self.kind = "answer"
-        else:
+        elif not forced:
             self.count[kind] += 1
             self.pending.append(token)
-        if len(self.moments) == self.settings.max_new_tokens:
+            self.thought += [token] * (kind == "thinking")
+        if len(self.moments) == self.most:
             self.stop = self.stop or "length"
         last = self.stop or self.kind != kind  # no more text of this kind
         text = self.decode(self.pending, skip_special_tokens=True)
@@ -225,12 +265,34 @@ class _Row:
         self.texts[kind] += ready
         return Piece(ready, kind) if ready else None
 
+    def guide(self, scores: Any) -> None:
+        """Make the budget hold: change the scores [vocabulary] of the next token."""
+        thinks = self.kind == "thinking" and not self.cut
+        ends = thinks and self.count["thinking"] == self.settings.thinking_budget
+        if ends and scores.argmax() != self.closing:  # else it ends here by itself
+            self.cut, self.forced = True, self.closing_words()
+        if ends or self.forced:
+            token = self.forced[0] if self.forced else self.closing
+            scores.fill_(-math.inf)
+            scores[token] = 0.0
+        elif self.cut:  # no second thought, and the closing tag only once
+            scores[self.tags] = -math.inf
+
+    def closing_words(self) -> list[int]:
+        """Return the tokens that close a thought; an empty one as the templates do."""
+        thought = self.decode(self.thought)
+        words = "" if thought.endswith("\n") else "\n"
+        words = words if thought.strip() else "\n\n"[len(thought) :]
+        words = words if self.settings.thinking_cut == "cut" else EARLY_STOP
+        return [*self.encode(words), self.closing, *self.encode("\n\n")]
+
     def reply(self, started: float) -> Reply:
         times = [moment - started for moment in self.moments]
         return Reply(
             text=self.texts["answer"], thinking=self.texts["thinking"],
             prompt_tokens=len(self.prompt), new_tokens=len(times), stop=self.stop,
             thinking_tokens=self.count["thinking"], answer_tokens=self.count["answer"],
+            injected_tokens=self.injected, budget_cut=self.cut,
             seconds=times[-1], first_token_seconds=times[0],
             token_seconds=tuple(b - a for a, b in pairwise(times)),
         )  # fmt: skip
@@ -263,8 +325,9 @@ def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
     # The padding repeats the row's first token: one of its own would get a penalty.
     ids = [row.prompt[:1] * (width - len(row.prompt)) + row.prompt for row in rows]
     mask = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
-    names = ["max_new_tokens", "repetition_penalty", "temperature", "top_p", "top_k"]
-    config = {name: getattr(wanted, name) for name in [*names, "min_p"]}
+    names = ["repetition_penalty", "temperature", "top_p", "top_k", "min_p"]
+    config = {name: getattr(wanted, name) for name in names}
+    config["max_new_tokens"] = max(row.most for row in rows)
     if not wanted.temperature:  # greedy: the library warns of values but its own
         config |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None}
     config["do_sample"] = bool(wanted.temperature)
@@ -281,6 +344,13 @@ def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
         written, penalty = input_ids[:, width:], wanted.presence_penalty
         return scores.scatter(1, written, scores.gather(1, written) - penalty)
 
+    def guide(input_ids: Any, scores: Any) -> Any:
+        for row, line in zip(rows, scores, strict=True):
+            row.guide(line)
+        return scores
+
+    processors = [penalise] * bool(wanted.presence_penalty)
+    processors += [guide] * (wanted.thinking_budget is not None)
     devices = range(torch.cuda.device_count())
     alone = _ONE_AT_A_TIME if wanted.temperature else nullcontext()
     with alone, torch.random.fork_rng(devices, enabled=wanted.seed is not None):
@@ -290,7 +360,7 @@ def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=GenerationConfig(**config),
-            logits_processor=[penalise] if wanted.presence_penalty else [],
+            logits_processor=processors,
             stopping_criteria=[watch],
         )
     return [row.reply(started) for row in rows]

@@ -41,7 +41,7 @@ def streamed(loaded, settings, messages=HI):
         ("stop", "text"),
         ("stop", ("",)),
         ("stop", 5),
-        ("max_new_tokens", None),
+        ("max_new_tokens", "many"),
         ("top_k", 2.5),
         ("seed", "one"),
         ("seed", -1),
@@ -99,6 +99,17 @@ def test_counts_times_and_stop_reason():
 def test_every_end_token_stops(end):
     reply = generate.reply(scripted("Yes.", end=end), HI, GREEDY)
     assert (reply.text, reply.stop) == ("Yes.", "stop")
+
+
+def test_the_default_length_fits_into_the_positions_of_a_small_model():
+    long = [{"role": "user", "content": "a " * 200}]
+    loaded = scripted("word " * 600, "Yes.")
+    replies = generate.batch(loaded, [long, HI], Settings(temperature=0))
+    assert replies[0].stop == "length"
+    assert replies[0].prompt_tokens + replies[0].new_tokens == 512
+    assert (replies[1].text, replies[1].stop) == ("Yes.", "stop")
+    with pytest.raises(CourseError, match="Prompt . max_new_tokens: 51"):
+        generate.reply(loaded, HI, Settings(max_new_tokens=509))
 
 
 UNICODE = "Grüße 你好 👩‍🚀 Γειά"
@@ -299,7 +310,7 @@ def test_a_batch_has_one_set_of_sampling_values(monkeypatch):
     with pytest.raises(CourseError, match="one set of sampling"):
         generate.batch(loaded, both, Settings(max_new_tokens=9))
     fixed = Settings(
-        max_new_tokens=9, temperature=0, top_p=1, top_k=0, min_p=0,
+        max_new_tokens=9, temperature=0.5, top_p=1, top_k=0, min_p=0,
         repetition_penalty=1, presence_penalty=0,
     )  # fmt: skip
     assert [row.text for row in generate.batch(loaded, both, fixed)] == ["Yes.", "No."]

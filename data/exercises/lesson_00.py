@@ -136,7 +136,7 @@ SLICE = Exercise(
 
 def _reply(text: str, stop: str, new_tokens: int, thinking: str = "") -> Reply:
     return Reply(
-        text, thinking, 40, new_tokens, 0, new_tokens, 1.0, 0.1, (0.1,), stop
+        text, thinking, 40, new_tokens, 0, new_tokens, False, 1.0, 0.1, (0.1,), stop
     )  # fmt: skip
 
 
