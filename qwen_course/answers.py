@@ -7,6 +7,7 @@ import ast
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import warnings
@@ -163,6 +164,18 @@ def solves(task: str, text: str, expected: str) -> Verdict:
         if call and right and json.loads(call[1]) == json.loads(right[1]):
             return Verdict(True, "the same call")
     return Verdict(got == wanted, f"got {got!r:.200}, expected {wanted!r:.200}")
+
+
+def interval(right: int, n: int) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a share, by Wilson's formula (1927)."""
+    if not 0 <= right <= n or not n:
+        rule = f"A share is so many right answers of n, got {right!r} of {n!r}."
+        raise CourseError(rule, "n is at least 1, and right between 0 and n.")
+    z, share = 1.96, right / n
+    middle = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def isolation() -> dict[str, str]:

@@ -8,9 +8,11 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from transformers import GenerationConfig
+from trl import chat_template_utils
 
 from qwen_course import chat, generate, models, weights
 
@@ -61,6 +63,32 @@ def reply_overhead():
     print(f"reply/bare  {ratio(bare, ours):.3f}   (must be at most 1.02)")
 
 
+def budget_overhead():
+    """Print what a thinking budget costs over a reply of as many tokens without one.
+
+    The official coder does not think: it is given the tags, whose rows its weights
+    have, and a prompt that opens a thought; the words do not matter to the clock.
+    """
+    loaded = models.load("coder")
+    loaded.tokenizer.add_tokens(["<think>", "</think>"])
+    loaded.tokenizer.chat_template = chat_template_utils.qwen3_5_think_chat_template
+    settings = generate.Settings(
+        max_new_tokens=TOKENS, temperature=0, repetition_penalty=1.0
+    )
+
+    def plain():
+        assert generate.reply(loaded, MESSAGES, settings).new_tokens == TOKENS
+
+    def cut():
+        wanted = replace(settings, thinking_budget=TOKENS // 2)
+        reply = generate.reply(loaded, MESSAGES, wanted)
+        assert (reply.new_tokens, reply.thinking_tokens) == (TOKENS, TOKENS // 2)
+
+    plain(), cut()
+    print(f"plain/plain  {ratio(plain, plain):.3f}   (the noise of this machine)")
+    print(f"budget/plain {ratio(plain, cut):.3f}   (must be at most 1.03)")
+
+
 def load_times():
     """Print the first load (dequantise and save) against the second."""
     code = (
@@ -106,3 +134,4 @@ if __name__ == "__main__":
     import_time()
     load_times()
     reply_overhead()
+    budget_overhead()

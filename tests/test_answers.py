@@ -753,3 +753,17 @@ def test_percent_against_percent():
     assert same_number("25%", "25%").passed
     assert not same_number("25%", "0.25%").passed
     assert not same_number("2500%", "25%").passed
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [(9, 10, 0.596, 0.982), (0, 10, 0.0, 0.278), (200, 200, 0.981, 1.0)],
+)
+def test_interval(correct, n, low, high):
+    assert answers.interval(correct, n) == pytest.approx((low, high), abs=6e-4)
+
+
+@pytest.mark.parametrize(("right", "n"), [(1, 0), (3, 2), (-1, 5)])
+def test_no_interval_of_what_is_no_share(right, n):
+    with pytest.raises(CourseError, match="A share is"):
+        answers.interval(right, n)

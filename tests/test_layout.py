@@ -17,7 +17,7 @@ LEVELS = [  # a module imports from lower levels only; `errors` is below all
     {"chat", "answers", "weights", "charts"},
     {"models", "quantize", "finetune"},
     {"generate"},
-    {"service"},
+    {"service", "plots"},
     {"show", "checks"},  # leaves: imported by __main__ and by notebooks alone
     {"__main__"},
 ]

@@ -160,7 +160,7 @@ def test_the_card_tells_the_truth(loaded, card, moe, task):
     right = moe.common.marks(
         model, tokenizer, tasks.samples(task)[:50], task == "maths"
     )
-    low, high = moe.common.wilson(sum(right), len(right))
+    low, high = moe.common.answers.interval(sum(right), len(right))
     assert low - 0.01 <= row["share"] <= high + 0.01
 
 

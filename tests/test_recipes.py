@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen_course import models, tasks
+from qwen_course import answers, models, tasks
 
 RECIPES = Path(__file__).resolve().parent.parent / "data" / "recipes"
 sys.path.insert(0, str(RECIPES))
@@ -207,14 +207,6 @@ def test_training_twice_gives_the_same_bytes(one_thread, tokenizer, tmp_path):
     assert facts["loss"] < 6
 
 
-@pytest.mark.parametrize(
-    ("correct", "n", "low", "high"),
-    [(9, 10, 0.596, 0.982), (0, 10, 0.0, 0.278), (200, 200, 0.981, 1.0)],
-)
-def test_wilson(correct, n, low, high):
-    assert common.wilson(correct, n) == pytest.approx((low, high), abs=6e-4)
-
-
 def test_what_others_need_is_built_first(monkeypatch):
     log = []
 
@@ -267,7 +259,7 @@ def test_a_model_and_its_card_belong_together(name):
     assert (folder / "tokenizer.json").read_bytes() == stored
     assert tokenizer.get_vocab() == common.tokenizer().get_vocab()
     for row in card["results"]:
-        low, high = common.wilson(row["correct"], row["n"])
+        low, high = answers.interval(row["correct"], row["n"])
         assert [round(low, 3), round(high, 3)] == row["interval"]
 
 

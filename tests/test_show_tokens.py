@@ -34,7 +34,7 @@ def test_the_picture_tells_its_text():
     ],
 )
 def test_how_a_candidate_is_written(text, p, written):
-    assert show._rival(text, p) == written
+    assert show.rival(text, p) == written
 
 
 def test_without_a_front_end_it_is_the_picture_alone(monkeypatch):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 
 # --- 0b.1 ---------------------------------------------------------------------------
@@ -471,14 +472,6 @@ SURPRISE = Exercise(
 # --- 0b.5 ---------------------------------------------------------------------------
 
 
-def _wilson(right: int, n: int) -> tuple[float, float]:
-    z, share = 1.96, right / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return low, high
-
-
 _MODELS = (
     ((9, 10), (7, 10), False, "With ten questions each, luck alone does that."),
     ((180, 200), (140, 200), True, "The same shares on 200 questions: no luck now."),
@@ -512,14 +505,14 @@ _MODELS = (
 
 def _check_better(answer: Callable[..., object]) -> str | None:
     for ours, theirs, expected, note in _MODELS:
-        got = answer(ours, theirs, _wilson)
+        got = answer(ours, theirs, answers.interval)
         if got is expected:
             continue
         if not isinstance(got, bool):
             note = "Return True or False."
         models = []
         for right, n in (ours, theirs):
-            low, high = _wilson(right, n)
+            low, high = answers.interval(right, n)
             models.append(f"{right} of {n} ({low:.0%} to {high:.0%})")
         asked = " against ".join(models)
         return f"{note}\n  input: {asked}\n  expected: {expected}\n  got: {got!r}"

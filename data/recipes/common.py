@@ -418,18 +418,9 @@ def marks(
     ]
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share by Wilson's formula (1927)."""
-    z, share = 1.96, correct / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return max(0.0, low), min(1.0, high)
-
-
 def result(what: str, correct: list[bool]) -> dict[str, Any]:
     """Return one line of a card's table of results."""
-    low, high = wilson(sum(correct), len(correct))
+    low, high = answers.interval(sum(correct), len(correct))
     return {
         "what": what,
         "correct": sum(correct),

@@ -1,0 +1,299 @@
+"""Pictures: plain data in, a picture with its own text alternative out.
+
+Drawn with matplotlib; `show` passes them on. Knows no models and no front end.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from itertools import accumulate, cycle
+from typing import Any
+
+from qwen_course.answers import interval
+from qwen_course.catalog import ModelCard
+from qwen_course.generate import Piece, Reply
+
+# Colour-blind safe (Okabe and Ito); every use has a text or a pattern beside it.
+COLOURS = {
+    "template": "#BBBBBB",
+    "system": "#E69F00",
+    "user": "#56B4E9",
+    "assistant": "#009E73",
+    "tool": "#CC79A7",
+    "warn": "#D55E00",
+    "line": "#0072B2",
+}
+
+
+class Picture:
+    """A picture with a text alternative: PNG where it shows, the text elsewhere."""
+
+    def __init__(self, figure: Any, alt: str) -> None:
+        """Render a matplotlib figure at once and close it."""
+        import matplotlib.pyplot as plt
+        from PIL import Image
+
+        full, small = io.BytesIO(), io.BytesIO()
+        figure.savefig(full, format="png", dpi=100, bbox_inches="tight")
+        plt.close(figure)
+        image = Image.open(full).convert("RGB").quantize(64)  # a quarter of the bytes
+        image.save(small, "png", optimize=True)
+        self.png, self.alt = small.getvalue(), alt
+
+    def __repr__(self) -> str:
+        return f"Picture: {self.alt}"
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        data = {"text/plain": repr(self)}
+        data["image/png"] = base64.b64encode(self.png).decode()
+        return data, {"image/png": {"alt": self.alt}}
+
+
+def timeline(pieces: Sequence[Piece], reply: Reply) -> Picture:
+    """Return a streamed reply on a clock: a bar while it reads, a tick a token."""
+    import matplotlib.pyplot as plt
+
+    first = reply.first_token_seconds
+    moments = [*accumulate(reply.token_seconds, initial=first)]
+    figure, axes = plt.subplots(figsize=(10, 2.2))
+    axes.barh(0, first, 0.5, color=COLOURS["user"], hatch="///", edgecolor="white")
+    axes.text(0, -0.33, f"reads {reply.prompt_tokens} prompt tokens at once", va="top")
+    axes.vlines(moments, -0.25, 0.25, color=COLOURS["assistant"], lw=3)
+    place = 0.0
+    for moment, piece in zip(moments, pieces, strict=False):
+        place = max(moment, place + moments[-1] / 60)  # so that no words overlap
+        axes.text(place, 0.32, piece.text.strip(), rotation=55, fontsize=9)
+    axes.text(moments[-1], -0.33, "writes one by one", va="top", ha="right")
+    axes.set(xlabel="seconds since the question", ylim=(-0.8, 1.1), yticks=[])
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    alt = "A reply on a clock: a bar where the prompt is read, then a tick a token."
+    return Picture(figure, alt)
+
+
+def family(cards: Sequence[ModelCard], labels: Sequence[str] = ()) -> Picture:
+    """Return models on a time line by parameters, some with their names.
+
+    From a mixture of experts (MoE), the parameters at work on a token hang below.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(10, 4.6))
+    dated = [card for card in cards if card.released]
+    for card in dated:
+        year, month = map(int, card.released.split("-"))
+        x, size, active = year + month / 12, card.params_total_b, card.params_active_b
+        axes.plot(x, size, "D" if active else "o", color=COLOURS["line"], alpha=0.7)
+        if active:
+            axes.plot([x, x], [active, size], ":", color=COLOURS["warn"], zorder=0)
+            axes.plot(x, active, "o", color=COLOURS["warn"], mfc="white")
+        if card.name in labels:
+            axes.text(x, size * 1.25, card.name, ha="center", fontsize=9)
+    axes.set(yscale="log", ylabel="billion parameters")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_title("● dense   ◆ MoE, all its experts   ○ MoE, at work", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    sizes = sorted(card.params_total_b for card in dated)
+    alt = f"{len(dated)} models by month, {sizes[0]:g} to {sizes[-1]:,.0f} billion"
+    return Picture(figure, f"{alt} parameters; from a MoE hangs its active part.")
+
+
+def skyline(
+    towers: Sequence[tuple[str, float, float]], limit_gb: float, title: str = ""
+) -> Picture:
+    """Return models as towers, weights with the KV cache on top, below or above a line.
+
+    Args:
+        towers: name, weights in GB, KV cache in GB. What rises above three times the
+            line is cut, and its number stands at the cut.
+        limit_gb: the memory that may be used, in GB.
+        title: a line above the picture.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(10, 4.4))
+    top, told = 3 * limit_gb, []
+    axes.axhline(limit_gb, color=COLOURS["warn"], lw=2.5)
+    text = f"my machine: {limit_gb:.1f} GB usable"
+    axes.text(-0.45, limit_gb * 1.03, text, color=COLOURS["warn"], weight="bold")
+    for x, (name, weights, cache) in enumerate(towers):
+        total, fits = weights + cache, weights + cache <= limit_gb
+        axes.bar(x, weights, 0.62, color=COLOURS["user" if fits else "template"])
+        axes.bar(x, cache, 0.62, weights, color=COLOURS["system"], hatch="///")
+        told.append(f"{name} {total:.1f} GB {'fits' if fits else 'is too big'}")
+        sign = "fits" if fits else "too big" + " ↑" * (total > top)
+        label, place = f"{total:.1f} GB\n{sign}", min(total, top) + top * 0.015
+        axes.text(x, place, label, ha="center", bbox={"color": "white", "pad": 1})
+    names = [name.replace("-Instruct", "").replace("-", "\n", 1) for name, *_ in towers]
+    axes.set_xticks(range(len(names)), names)
+    axes.set(ylim=(0, top), ylabel="GB")
+    axes.set_title(f"{title}   ▆ weights   ▨ KV cache".strip(), loc="left", pad=30)
+    axes.spines[["top", "right"]].set_visible(False)
+    return Picture(figure, f"Memory against {limit_gb:.1f} GB: {'; '.join(told)}.")
+
+
+Step = tuple[int, Sequence[tuple[str, float]]]  # place of the taken one, candidates
+_COLUMNS = 6  # tokens in a line of the picture
+
+
+def rival(text: str, p: float) -> tuple[str, str]:
+    """Return a candidate as it is written: a dot for a space, never 0 %."""
+    text = text.replace(" ", "·")
+    short = text if len(text) < 13 else text[:11] + "…"
+    return short, "<1%" if p < 0.01 else f"{p:.0%}"
+
+
+def written(steps: Sequence[Step]) -> str:
+    """Return the text of the taken candidates."""
+    return "".join(candidates[taken][0] for taken, candidates in steps)
+
+
+def rivals(steps: Sequence[Step], title: str = "") -> Picture:
+    """Return a text as a road through its rivals: a column a token, a bar a candidate.
+
+    A full bar is probability 1. The taken candidate is green and bold, and a line leads
+    to the next one. A space is written as a dot.
+
+    Args:
+        steps: per token the place of the candidate that was taken, and the candidates,
+            likeliest first, each with its probability.
+        title: a line above the picture.
+    """
+    import matplotlib.pyplot as plt
+
+    count, most = len(steps), max(len(candidates) for _, candidates in steps)
+    lines = -(-count // _COLUMNS)
+    figure, panels = plt.subplots(lines, figsize=(10, 1.9 * lines), squeeze=False)
+    figure.subplots_adjust(hspace=0.02)
+    for place, (taken, candidates) in enumerate(steps):
+        axes, x = panels[place // _COLUMNS, 0], place % _COLUMNS
+        axes.text(x, 0.8, rival(*candidates[taken])[0], weight="bold", fontsize=12)
+        for y, candidate in enumerate(candidates):
+            colours = ["#EEEEEE", COLOURS["assistant" if y == taken else "user"]]
+            axes.barh([-y, -y], [0.9, 0.9 * candidate[1]], left=x, color=colours)
+            text, p = rival(*candidate)
+            weight = "bold" if y == taken else "normal"
+            look = {"va": "center", "family": "monospace", "weight": weight}
+            axes.text(x + 0.02, -y, text, fontsize=9, **look)
+            axes.text(x + 0.89, -y, p, fontsize=9, ha="right", **look)
+        if x + 1 < _COLUMNS and place + 1 < count:
+            road = [-taken, -steps[place + 1][0]]
+            axes.plot([x + 0.9, x + 1], road, color=COLOURS["assistant"], lw=2.5)
+    for axes in panels.flat:
+        axes.set(xlim=(0, _COLUMNS), ylim=(0.4 - most, 1.4))
+        axes.axis("off")
+    panels[0, 0].set_title(title, loc="left", pad=12)
+    alt = [f"{count} tokens with their rivals, in brackets what was taken"]
+    for taken, candidates in steps:
+        told = [" ".join(rival(*candidate)) for candidate in candidates]
+        told[taken] = f"[{told[taken]}]"
+        alt.append(", ".join(told))
+    return Picture(figure, "\n".join(alt))
+
+
+Point = tuple[float, int, int]  # x, right answers, questions
+
+
+def _lines(axes: Any, lines: dict[str, Sequence[Point]], chance: float) -> list[str]:
+    """Draw shares with their intervals; return the numbers as text, a line each."""
+    looks, told = cycle(zip("os^D", ("-", "--", ":", "-."), strict=True)), []
+    names = cycle(["assistant", "warn", "line", "tool"])
+    for (name, points), (mark, dash), colour in zip(
+        lines.items(), looks, names, strict=False
+    ):
+        x, shares = [p[0] for p in points], [right / n for _, right, n in points]
+        ends = [interval(right, n) for _, right, n in points]
+        look = {"color": COLOURS[colour], "marker": mark, "linestyle": dash}
+        below = [max(0, s - low) for s, (low, _) in zip(shares, ends, strict=True)]
+        above = [max(0, high - s) for s, (_, high) in zip(shares, ends, strict=True)]
+        axes.errorbar(x, shares, [below, above], capsize=3, label=name, **look)
+        parts = [f"{a:g}: {share:.2f}" for a, share in zip(x, shares, strict=True)]
+        told.append(f"{name}: {', '.join(parts)}")
+    if chance:
+        axes.axhline(chance, color="#777777", lw=1, label=f"guessing, {chance:.0%}")
+    axes.set(ylim=(-0.03, 1.05), ylabel="share of right answers")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    return told
+
+
+def curve(
+    lines: dict[str, Sequence[Point]], xlabel: str, title: str = "", chance: float = 0.0
+) -> Picture:
+    """Return accuracies as lines, each point with its 95 % interval.
+
+    Args:
+        lines: name -> points (x, right answers, questions).
+        xlabel: what x is.
+        title: a line above the picture.
+        chance: the share that guessing gives, drawn as a line; 0: none.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 3.8))
+    told = _lines(axes, lines, chance)
+    axes.set(xlabel=xlabel)
+    axes.set_title(title, loc="left")
+    head = f"{title or 'Share of right answers'} by {xlabel}"
+    return Picture(figure, "\n".join([head, *told]))
+
+
+def scrubber(
+    thought: Sequence[str], given: Sequence[str], right: str, kept: int,
+    points: Sequence[Point],
+) -> Picture:  # fmt: skip
+    """Return a thought cut after `kept` tokens, its answer, and a dot on the curve.
+
+    Args:
+        thought: the tokens of the whole thought.
+        given: the answer after 0, 1, ... all tokens of the thought.
+        right: the right answer.
+        kept: how many tokens are kept; what is lost is grey and struck through.
+        points: accuracy of many problems by budget, (budget, right answers, questions).
+    """
+    import matplotlib.pyplot as plt
+
+    figure, (top, bottom) = plt.subplots(
+        2, figsize=(10, 5.4), height_ratios=[1.25, 1], layout="constrained"
+    )
+    top.axis("off")
+    row, column, width = 0, 0.0, 66.0
+    for place, token in enumerate(thought):
+        shown = token.replace("\n", "↵")
+        lost = place >= kept
+        colour = "#999999" if lost else "black"
+        look = {"family": "monospace", "fontsize": 11, "va": "center"}
+        top.text(column, -row, shown, color=colour, **look)
+        if lost:
+            top.plot([column, column + len(shown)], [-row, -row], color=colour, lw=1)
+        column += len(shown)
+        if token.endswith("\n") or column > width:
+            row, column = row + 1, 0.0
+    row += 1 + bool(column)
+    good = given[kept] == right
+    sign = "right" if good else "wrong"
+    for place, answer in enumerate(given):
+        fits = answer == right
+        left = place * width / len(given)
+        look = {"color": COLOURS["assistant" if fits else "warn"]}
+        look |= {"hatch": "" if fits else "////", "edgecolor": "white"}
+        top.barh(-row, 0.92 * width / len(given), 0.8, left=left, **look)
+        top.text(left, -row - 0.9, answer[:2], fontsize=8, va="center")
+        if place == kept:
+            top.plot(left + width / len(given) / 2, -row + 0.75, "v", color="black")
+    told = f"cut after {kept} of {len(thought)} tokens: answers {given[kept]}, {sign}"
+    top.set(xlim=(-0.5, width + 6), ylim=(-row - 1.6, 0.8))
+    top.set_title(f"{told} (solid: right, hatched: wrong)", loc="left")
+    numbers = _lines(bottom, {"many problems": points}, 0.0)
+    places = [p[0] for p in points]
+    shares = [p[1] / p[2] for p in points]
+    inside = [p for p in range(len(places) - 1) if places[p] <= kept <= places[p + 1]]
+    height = shares[-1]
+    if inside:
+        low, high = inside[0], inside[0] + 1
+        part = (kept - places[low]) / (places[high] - places[low])
+        height = shares[low] + part * (shares[high] - shares[low])
+    bottom.plot(kept, height, "o", ms=14, color=COLOURS["line"])
+    bottom.set(xlabel="thinking budget in tokens")
+    flips = [str(n) for n in range(1, len(given)) if given[n] != given[n - 1]]
+    alt = f"The thought, {told}. The answer changes at {', '.join(flips)} tokens."
+    return Picture(figure, "\n".join([alt, *numbers]))
