@@ -1,7 +1,6 @@
 """Exercises of lesson 03: a cut reply, a budget, accuracy by budget, a paid vote."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from numbers import Real
 
@@ -97,8 +96,16 @@ def _check_answer_ids(answer: Answer) -> str | None:
 
 
 _ANSWER_HEAD = "def answer_ids(output_ids, opening, closing, opened):\n"
+_WHOLE = """\
+    if not opened and output_ids[:1] != [opening]:
+        return output_ids
+"""
+_CUT_OFF = """\
+    if closing not in output_ids:
+        return None
+"""
 _AFTER = "    return output_ids[output_ids.index(closing) + 1 :]"
-_THINKS = "    thinks = opened or output_ids[:1] == [opening]\n"
+_SPLIT = _WHOLE + _CUT_OFF + _AFTER
 CUT_REPLY = Exercise(
     id="3.1",
     title="read a cut reply",
@@ -113,15 +120,7 @@ CUT_REPLY = Exercise(
         "output_ids.index(closing) is the place of the first closing tag. The answer"
         " starts one later.",
     ),
-    solution=_ANSWER_HEAD
-    + _THINKS
-    + """\
-    if not thinks:
-        return output_ids
-    if closing not in output_ids:
-        return None
-"""
-    + _AFTER,
+    solution=_ANSWER_HEAD + _SPLIT,
     name="answer_ids",
     stub=_ANSWER_HEAD
     + '''\
@@ -142,63 +141,42 @@ CUT_REPLY = Exercise(
         Wrong(
             "the last closing tag ends the thought",
             _ANSWER_HEAD
-            + _THINKS
-            + """\
-    if closing not in output_ids:
-        return None if thinks else output_ids
-    return output_ids[len(output_ids) - output_ids[::-1].index(closing) :]""",
+            + _WHOLE
+            + _CUT_OFF
+            + "    return output_ids[-output_ids[::-1].index(closing) :]",
             "The first closing tag ends",
         ),
         Wrong(
             "a thought has both tags in the output",
             _ANSWER_HEAD
-            + """\
-    if opening not in output_ids:
-        return output_ids
-    if closing not in output_ids:
-        return None
-"""
+            + "    if opening not in output_ids:\n        return output_ids\n"
+            + _CUT_OFF
             + _AFTER,
             "the closing tag alone",
         ),
         Wrong(
             "only the prompt opens a thought",
             _ANSWER_HEAD
-            + """\
-    if closing not in output_ids:
-        return None if opened else output_ids
-"""
+            + "    if not opened and closing not in output_ids:\n"
+            + "        return output_ids\n"
+            + _CUT_OFF
             + _AFTER,
             "opened the thought itself",
         ),
         Wrong(
             "</think> is 151668",
             _ANSWER_HEAD
-            + """\
-    if 151668 not in output_ids:
-        return None if opened or 151667 in output_ids else output_ids
-    return output_ids[output_ids.index(151668) + 1 :]""",
+            + _SPLIT.replace("opening", "151667").replace("closing", "151668"),
             "differ between generations",
         ),
         Wrong(
             "an unfinished thought has an empty answer",
-            _ANSWER_HEAD
-            + _THINKS
-            + """\
-    if closing not in output_ids:
-        return [] if thinks else output_ids
-"""
-            + _AFTER,
+            _ANSWER_HEAD + _SPLIT.replace("None", "[]"),
             "still going on: that is None",
         ),
         Wrong(
             "an empty answer is an unfinished thought",
-            _ANSWER_HEAD
-            + _THINKS
-            + """\
-    if closing not in output_ids:
-        return None if thinks else output_ids
-    return output_ids[output_ids.index(closing) + 1 :] or None""",
+            _ANSWER_HEAD + _SPLIT + " or None",
             "a list without ids",
         ),
     ),
@@ -206,38 +184,32 @@ CUT_REPLY = Exercise(
 
 # --- 3.2 ----------------------------------------------------------------------------
 
-# What the model wants to write as a thought, what it answers, budget, the two tags.
-_Script = tuple[list[int], list[int], int, tuple[int, int]]
+# The thought that the model wants, what of it is written, its answer, budget, tags.
+_Script = tuple[list[int], list[int], list[int], int, tuple[int, int]]
+_LONG = [8, 9, 8, 9, 8]
 _SCRIPTS: tuple[tuple[_Script, str], ...] = (
     (
-        ([71, 4, 5, 72], [8, 9, 8, 9, 8], 3, (71, 72)),
+        ([71, 4, 5, 72], [71, 4, 5, 72], _LONG, 3, (71, 72)),
         "The thought stays within its budget and the model closes it: let it.",
     ),
     (
-        ([31, 4, 5, 6, 4, 5, 6, 32], [8, 9, 8, 9, 8], 3, (31, 32)),
+        ([31, 4, 5, 6, 4, 5, 6, 32], [31, 4, 5, 6, 32], _LONG, 3, (31, 32)),
         "The thought has used up its budget and goes on: close it.",
     ),
     (
-        ([71, 4, 5, 72], [8, 9], 0, (71, 72)),
+        ([71, 4, 5, 72], [71, 72], _LONG, 0, (71, 72)),
         "0 is a budget too: this thought is closed right after the opening tag.",
     ),
     (
-        ([], [8, 9, 8, 9, 8], 2, (51, 52)),
+        ([], [], _LONG, 2, (51, 52)),
         "No thought was opened in this reply, so there is nothing to close.",
     ),
 )
 
 
-def _limit(
-    written: Sequence[int], wanted: int, budget: int, opening: int, closing: int
-) -> int:
-    thinks = opening in written[:1] and closing not in written
-    return closing if thinks and len(written) > budget else wanted
-
-
 def _play(choose: Answer, script: _Script) -> list[int] | str:
     """Return what gets written; or a message, where that is no id."""
-    thought, reply, budget, tags = script
+    thought, _, reply, budget, tags = script
     written: list[int] = []
     for part in (thought, reply):
         for wanted in part:
@@ -247,7 +219,7 @@ def _play(choose: Answer, script: _Script) -> list[int] | str:
                     "Return `wanted` or `closing`, nothing else: the budget ends the"
                     f" thought, not the reply.\n  input: written={written},"
                     f" wanted={wanted}, budget={budget}, opening={tags[0]},"
-                    f" closing={tags[1]}\n  expected: {wanted} or {tags[1]}\n  got: {got!r}"
+                    f" closing={tags[1]}\n  expected: an id\n  got: {got!r}"
                 )
             written.append(wanted if got == wanted else tags[1])
             if part is thought and got != wanted:
@@ -257,8 +229,8 @@ def _play(choose: Answer, script: _Script) -> list[int] | str:
 
 def _check_next_id(answer: Answer) -> str | None:
     for script, note in _SCRIPTS:
-        thought, reply, budget, (opening, closing) = script
-        got, expected = _play(answer, script), _play(_limit, script)
+        thought, kept, reply, budget, (opening, closing) = script
+        got, expected = _play(answer, script), [*kept, *reply]
         if got == expected:
             continue
         if isinstance(got, str):
@@ -270,9 +242,9 @@ def _check_next_id(answer: Answer) -> str | None:
                     "The thought was closed already: from there on everything passes,"
                     " however long the answer is."
                 )
-            elif late == -1:
+            elif late < 0:
                 note = (
-                    "Closed one id too early. The budget counts what stands between the"
+                    "Closed too early. The budget counts what stands between the"
                     " tags, so the opening tag is free."
                 )
             elif late == 1:
@@ -290,7 +262,11 @@ def _check_next_id(answer: Answer) -> str | None:
 
 
 _NEXT_HEAD = "def next_id(written, wanted, budget, opening, closing):\n"
-_THINKING = "    thinks = written[:1] == [opening] and closing not in written\n"
+_STOP = """\
+    thinks = written[:1] == [opening] and closing not in written
+    if thinks and len(written) - 1 >= budget:
+        return closing
+    return wanted"""
 STOP_THOUGHT = Exercise(
     id="3.2",
     title="stop a thought",
@@ -305,12 +281,7 @@ STOP_THOUGHT = Exercise(
         "While it goes on, all of written but the first id is thought: compare"
         " len(written) - 1 with the budget.",
     ),
-    solution=_NEXT_HEAD
-    + _THINKING
-    + """\
-    if thinks and len(written) - 1 >= budget:
-        return closing
-    return wanted""",
+    solution=_NEXT_HEAD + _STOP,
     name="next_id",
     stub=_NEXT_HEAD
     + '''\
@@ -330,33 +301,22 @@ STOP_THOUGHT = Exercise(
         ),
         Wrong(
             "the opening tag is part of the thought",
-            _NEXT_HEAD
-            + _THINKING
-            + "    return closing if thinks and len(written) >= budget else wanted",
-            "one id too early",
+            _NEXT_HEAD + _STOP.replace("len(written) - 1", "len(written)"),
+            "Closed too early",
         ),
         Wrong(
             "the budget must be exceeded before the thought is closed",
-            _NEXT_HEAD
-            + _THINKING
-            + "    return closing if thinks and len(written) - 1 > budget else wanted",
+            _NEXT_HEAD + _STOP.replace(">= budget", "> budget"),
             "one id too late",
         ),
         Wrong(
             "a reply without a closing tag is a thought",
-            _NEXT_HEAD
-            + """\
-    thinks = closing not in written
-    return closing if thinks and len(written) > budget else wanted""",
+            _NEXT_HEAD + _STOP.replace("written[:1] == [opening] and ", ""),
             "nothing to close",
         ),
         Wrong(
             "a budget of 0 is no limit",
-            _NEXT_HEAD
-            + _THINKING
-            + """\
-    full = budget and len(written) > budget
-    return closing if thinks and full else wanted""",
+            _NEXT_HEAD + _STOP.replace("if thinks", "if budget and thinks"),
             "0 is a budget too",
         ),
     ),
@@ -366,21 +326,14 @@ STOP_THOUGHT = Exercise(
 
 _CURVES: tuple[tuple[list[int], int, float, str], ...] = (
     (
-        [10, 100, 20, 30],
-        25,
-        0.1,
+        [10, 100, 20, 30], 25, 0.1,
         "Two of four thoughts fit, so two answers are right. Each of the other two is"
         " right with the probability `guess`.",
     ),
-    (
-        [20, 10, 40, 20],
-        20,
-        0.25,
-        "A thought of 20 tokens fits into a budget of 20.",
-    ),
+    ([20, 10, 40, 20], 20, 0.25, "A thought of 20 tokens fits into a budget of 20."),
     ([30, 10, 20], 50, 0.1, "All thoughts fit: all answers are right."),
     ([30, 10, 20], 0, 0.25, "No thought fits: all answers are guesses."),
-)
+)  # fmt: skip
 
 
 def _near(got: object, *values: float) -> bool:
@@ -403,8 +356,8 @@ def _check_expected(answer: Answer) -> str | None:
             note = "This is in percent. Return a share, from 0 to 1."
         elif share < 1 and _near(got, share):
             note = (
-                "Here every cut thought is a wrong answer. But who is cut still says"
-                " something, and is right with the probability `guess`."
+                "Here every cut thought is a wrong answer. But a model that is cut"
+                " still answers, and is right with the probability `guess`."
             )
         elif share and _near(got, share + guess):
             note = (
@@ -429,9 +382,10 @@ def _check_expected(answer: Answer) -> str | None:
 
 
 _CURVE_HEAD = "def expected_accuracy(lengths, budget, guess):\n"
-_FIT = """\
-    fit = sum(length <= budget for length in lengths)
-"""
+_CHANCES = """\
+    chances = [1 if length <= budget else guess for length in lengths]
+    return sum(chances) / len(lengths)"""
+_FIT = "    fit = sum(length <= budget for length in lengths)\n"
 CURVE = Exercise(
     id="3.3",
     title="predict the curve",
@@ -444,10 +398,7 @@ CURVE = Exercise(
         "The chance is 1 if length <= budget, else it is guess.",
         "The expected share is the mean of these chances.",
     ),
-    solution=_CURVE_HEAD
-    + """\
-    chances = [1 if length <= budget else guess for length in lengths]
-    return sum(chances) / len(lengths)""",
+    solution=_CURVE_HEAD + _CHANCES,
     name="expected_accuracy",
     stub=_CURVE_HEAD
     + '''\
@@ -473,10 +424,7 @@ CURVE = Exercise(
         ),
         Wrong(
             "a thought must be shorter than the budget",
-            _CURVE_HEAD
-            + """\
-    chances = [1 if length < budget else guess for length in lengths]
-    return sum(chances) / len(lengths)""",
+            _CURVE_HEAD + _CHANCES.replace("<=", "<"),
             "fits into a budget of 20",
         ),
         Wrong(
@@ -490,53 +438,43 @@ CURVE = Exercise(
 # --- 3.4 ----------------------------------------------------------------------------
 
 _FIRST = "A tie in votes goes to the answer that came first."
-_BALLOTS: tuple[tuple[list[tuple[str, int]], int, str], ...] = (
+_BALLOTS: tuple[tuple[list[tuple[str, int]], int, str | None, str], ...] = (
     (
-        [("12", 30), ("12", 30), ("15", 30), ("15", 30), ("15", 30)], 100,
+        [("12", 30), ("12", 30), ("15", 30), ("15", 30), ("15", 30)], 100, "12",
         "Samples are not free: 100 tokens pay for the first three.",
     ),
     (
-        [("", 50), ("", 50), ("8", 20)], 200,
+        [("", 50), ("", 50), ("8", 20)], 200, "8",
         'An unfinished thought, "", gives no answer, so it has no vote.',
     ),
     (
-        [("", 60), ("4", 30), ("6", 30), ("6", 30)], 100,
+        [("", 60), ("4", 30), ("6", 30), ("6", 30)], 100, "4",
         "The first thought was never finished, but its 60 tokens are spent.",
     ),
     (
-        [("3", 20), ("5", 90), ("5", 20), ("5", 20)], 60,
+        [("3", 20), ("5", 90), ("5", 20), ("5", 20)], 60, "3",
         "The second sample costs more than is left: stop there. To pass over it and"
         " take cheaper ones is to choose after the fact, in favour of short thoughts.",
     ),
-    ([("2", 10), ("9", 10), ("9", 10), ("2", 10)], 40, _FIRST),
-    ([("9", 10), ("2", 10), ("2", 10), ("9", 10)], 40, _FIRST),
-    ([("6", 10), ("1", 10), ("4", 10), ("8", 10)], 40, _FIRST),
+    ([("2", 10), ("9", 10), ("9", 10), ("2", 10)], 50, "2", _FIRST),
+    ([("9", 10), ("2", 10), ("2", 10), ("9", 10)], 50, "9", _FIRST),
+    ([("6", 10), ("1", 10), ("4", 10), ("8", 10)], 50, "6", _FIRST),
     (
-        [("3", 10), ("7", 10), ("7", 10), ("3", 90)], 100,
+        [("3", 10), ("7", 10), ("7", 10), ("3", 90)], 100, "7",
         "The last sample would bring the sum to 120: 100 tokens do not pay for it.",
     ),
     (
-        [("3", 25), ("7", 25), ("7", 50)], 100,
+        [("3", 25), ("7", 25), ("7", 50)], 100, "7",
         "The three samples cost 100 together, exactly what there is.",
     ),
-    ([("", 50), ("", 40)], 200, "Nobody voted: that is None."),
-    ([("1", 80)], 50, "50 tokens pay for no sample, so nobody voted: that is None."),
+    ([("", 50), ("", 40)], 200, None, "Nobody voted: that is None."),
+    ([("1", 80)], 50, None, "50 tokens pay for no sample: nobody voted, that is None."),
 )  # fmt: skip
 
 
-def _winner(samples: Sequence[tuple[str, int]], tokens: int) -> str | None:
-    votes: Counter[str] = Counter()
-    for text, cost in samples:
-        tokens -= cost
-        if tokens < 0:
-            break
-        votes[text] += text != ""
-    return max(votes, key=lambda text: votes[text], default="") or None
-
-
 def _check_vote(answer: Answer) -> str | None:
-    for samples, tokens, note in _BALLOTS:
-        got, expected = answer([*samples], tokens), _winner(samples, tokens)
+    for samples, tokens, expected, note in _BALLOTS:
+        got = answer([*samples], tokens)
         if got == expected:
             continue
         if got is not None and got not in [text for text, _ in samples]:
@@ -549,18 +487,16 @@ def _check_vote(answer: Answer) -> str | None:
 
 
 _VOTE_HEAD = "from collections import Counter\n\n\ndef vote(samples, tokens):\n"
-_PAY = """\
+_BEST = "    return max(votes, key=votes.get, default=None)"
+_PURSE = f"""\
     votes = Counter()
     for answer, cost in samples:
         tokens -= cost
         if tokens < 0:
             break
-"""
-_COUNT = """\
         if answer:
             votes[answer] += 1
-"""
-_BEST = "    return max(votes, key=votes.get, default=None)"
+{_BEST}"""
 VOTE = Exercise(
     id="3.4",
     title="vote at equal tokens",
@@ -575,7 +511,7 @@ VOTE = Exercise(
         "max(votes, key=votes.get, default=None) gives the first of the most voted: a"
         " dictionary keeps the order in which its keys came.",
     ),
-    solution=_VOTE_HEAD + _PAY + _COUNT + _BEST,
+    solution=_VOTE_HEAD + _PURSE,
     name="vote",
     stub='''\
 def vote(samples, tokens):
@@ -592,54 +528,37 @@ def vote(samples, tokens):
         ),
         Wrong(
             "an unfinished thought is an answer",
-            _VOTE_HEAD + _PAY + "        votes[answer] += 1\n" + _BEST,
+            _VOTE_HEAD + _PURSE.replace("if answer:", "if True:"),
             "gives no answer",
         ),
         Wrong(
             "an unfinished thought costs nothing",
             _VOTE_HEAD
             + "    samples = [pair for pair in samples if pair[0]]\n"
-            + _PAY
-            + _COUNT
-            + _BEST,
+            + _PURSE,
             "tokens are spent",
         ),
         Wrong(
             "what is too expensive is passed over",
             _VOTE_HEAD
-            + """\
-    votes = Counter()
-    for answer, cost in samples:
-        if cost > tokens:
-            continue
-        tokens -= cost
-"""
-            + _COUNT
-            + _BEST,
+            + _PURSE.replace("break", "tokens += cost\n            continue"),
             "choose after the fact",
         ),
         Wrong(
             "a tie goes to the largest answer",
             _VOTE_HEAD
-            + _PAY
-            + _COUNT
-            + "    pairs = [(count, answer) for answer, count in votes.items()]\n"
-            + "    return max(pairs)[1] if pairs else None",
+            + _PURSE.replace("votes.get", "lambda name: (votes[name], name)"),
             "came first",
         ),
         Wrong(
             "the last sample may cost more than is left",
-            _VOTE_HEAD
-            + """\
-    votes = Counter()
-    for answer, cost in samples:
-        if tokens <= 0:
-            break
-        tokens -= cost
-"""
-            + _COUNT
-            + _BEST,
+            _VOTE_HEAD + _PURSE.replace("tokens < 0", "tokens + cost <= 0"),
             "do not pay for it",
+        ),
+        Wrong(
+            "the sum must stay below the tokens",
+            _VOTE_HEAD + _PURSE.replace("tokens < 0", "tokens <= 0"),
+            "exactly what there is",
         ),
     ),
 )
