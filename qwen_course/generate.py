@@ -14,6 +14,7 @@ from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from qwen_course import catalog, chat
@@ -117,20 +118,27 @@ class Piece:
     kind: str
 
 
+@functools.lru_cache
+def _published(name: str, thinking: bool, data: Path) -> dict[str, Any]:
+    """Return what is published for a mode of a model; {} for one without a card."""
+    try:
+        card = catalog.find(name)
+        modes = catalog.MODES.get(card.thinking, (False,))
+        mode = thinking if thinking in modes else modes[0]
+        return {**catalog.sampling(card, mode), "thinking": mode}
+    except CourseError:  # no card, or nothing published for it
+        return {}
+
+
 def effective(loaded: Any, settings: Settings, prompt: str = "") -> Settings:
     """Return the settings with each None replaced by the value used after `prompt`."""
     own = loaded.model.generation_config
     thinking = settings.thinking is not False and not prompt.endswith("</think>\n\n")
-    try:
-        card = catalog.find(loaded.source.name)
-        modes = catalog.MODES.get(card.thinking, (False,))
-        published = catalog.sampling(card, thinking if thinking in modes else modes[0])
-        if thinking and True in modes and settings.temperature == 0:
-            told = f"{card.name} should not think at temperature=0, says its publisher:"
-            told += " it may repeat itself without end. Leave temperature out."
-            warnings.warn(told, stacklevel=2)
-    except CourseError:  # no card, or nothing published for it
-        published = {}
+    published = _published(loaded.source.name, thinking, catalog.data_dir())
+    if published.get("thinking") and settings.temperature == 0:
+        told = f"{loaded.source.name} should not think at temperature=0, says its "
+        told += "publisher: it may repeat itself without end. Leave temperature out."
+        warnings.warn(told, stacklevel=2)
     values: dict[str, Any] = {"temperature": 0.0 if own.do_sample is False else 1.0}
     values |= {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
     values |= {"repetition_penalty": 1.0, "presence_penalty": 0.0}
@@ -346,7 +354,8 @@ def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
 
     def guide(input_ids: Any, scores: Any) -> Any:
         for row, line in zip(rows, scores, strict=True):
-            row.guide(line)
+            if not row.stop:
+                row.guide(line)
         return scores
 
     processors = [penalise] * bool(wanted.presence_penalty)

@@ -256,7 +256,7 @@ def scrubber(
         2, figsize=(10, 5.4), height_ratios=[1.25, 1], layout="constrained"
     )
     top.axis("off")
-    row, column, width = 0, 0.0, 66.0
+    row, column, width = 0, 0.0, 96.0
     for place, token in enumerate(thought):
         shown = token.replace("\n", "↵")
         lost = place >= kept
@@ -292,7 +292,8 @@ def scrubber(
         low, high = inside[0], inside[0] + 1
         part = (kept - places[low]) / (places[high] - places[low])
         height = shares[low] + part * (shares[high] - shares[low])
-    bottom.plot(kept, height, "o", ms=14, color=COLOURS["line"])
+    bottom.plot(kept, height, "o", ms=14, color=COLOURS["line"], label="this cut")
+    bottom.legend(frameon=False)
     bottom.set(xlabel="thinking budget in tokens")
     flips = [str(n) for n in range(1, len(given)) if given[n] != given[n - 1]]
     alt = f"The thought, {told}. The answer changes at {', '.join(flips)} tokens."
