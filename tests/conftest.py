@@ -1,6 +1,7 @@
 """What every test gets: no hub, a progress file of its own, steady property tests."""
 
 import os
+import signal
 import tempfile
 
 import hypothesis
@@ -9,6 +10,8 @@ import pytest
 # Before any test module imports transformers or tokenizers, which read these once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A shell starts what runs in its background deaf to Ctrl-C; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _home = tempfile.TemporaryDirectory(prefix="qwen_course_test_")
 os.environ["QWEN_COURSE_HOME"] = _home.name
 
