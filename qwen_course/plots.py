@@ -251,6 +251,7 @@ def scrubber(
         points: accuracy of many problems by budget, (budget, right answers, questions).
     """
     import matplotlib.pyplot as plt
+    import numpy as np
 
     figure, (top, bottom) = plt.subplots(
         2, figsize=(10, 5.4), height_ratios=[1.25, 1], layout="constrained"
@@ -284,14 +285,8 @@ def scrubber(
     top.set(xlim=(-0.5, width + 6), ylim=(-row - 1.6, 0.8))
     top.set_title(f"{told} (solid: right, hatched: wrong)", loc="left")
     numbers = _lines(bottom, {"many problems": points}, 0.0)
-    places = [p[0] for p in points]
-    shares = [p[1] / p[2] for p in points]
-    inside = [p for p in range(len(places) - 1) if places[p] <= kept <= places[p + 1]]
-    height = shares[-1]
-    if inside:
-        low, high = inside[0], inside[0] + 1
-        part = (kept - places[low]) / (places[high] - places[low])
-        height = shares[low] + part * (shares[high] - shares[low])
+    places, shares = zip(*((x, good / n) for x, good, n in points), strict=True)
+    height = np.interp(kept, places, shares)
     bottom.plot(kept, height, "o", ms=14, color=COLOURS["line"], label="this cut")
     bottom.legend(frameon=False)
     bottom.set(xlabel="thinking budget in tokens")
