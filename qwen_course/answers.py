@@ -1,4 +1,4 @@
-"""Was it right? Verdicts with reasons: numbers, and Python code run in `sandbox`.
+"""Was it right? Verdicts with reasons: numbers, expressions, languages, Python code.
 
 Knows nothing of models or messages. A wrong answer is a verdict, never an exception.
 """
@@ -10,11 +10,12 @@ import json
 import math
 import os
 import re
+import unicodedata
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import sandbox
+from . import expressions, sandbox
 from .errors import CourseError
 
 _BLOCK = re.compile(  # indent, fence, tag, code up to a closing fence or the end
@@ -78,12 +79,47 @@ def _last_number(text: str) -> list[float]:
     """Return the values that the last number may stand for: two with %, else one."""
     for pattern, plain in _PLAIN.items():
         text = re.sub(pattern, plain, text)
-    boxed = re.findall(r"\\boxed ?\{((?:[^{}]|\{[^{}]*\})*)\}", text)
-    found = _NUMBER.findall(boxed[-1] if boxed else text) or [("nan", "", "")]
+    boxed = expressions.boxed(text)
+    found = _NUMBER.findall(text if boxed is None else boxed) or [("nan", "", "")]
     number, divisor, percent = (part.replace(",", "") for part in found[-1])
     value = float(number) / (float(divisor or 1) or float("nan"))
     values = [value, value / 100] if percent else [value]
     return values if abs(value) < float("inf") else []
+
+
+def same_expression(text: str, expected: str) -> Verdict:
+    r"""Return whether an answer is worth what is expected: an expression or solutions.
+
+    The last \boxed{} counts, else the end of the text; `expressions` says what can be
+    read. Solutions are compared as a set, each exactly: 0.786 is not (sqrt(19) - 2)/3.
+    An equation such as 2x + 4 = 10 is the same as any multiple of it; of "y = 2x" only
+    the right side counts. Raises CourseError when `expected` cannot be read.
+    """
+    equation = expressions.is_equation(expected)
+    wanted = expressions.needs(expected, lambda text: expressions.read(text, equation))
+    try:
+        found = expressions.in_reply(str(text), equation)
+    except expressions.Unreadable as error:
+        if len(wanted) == 1 and wanted[0].is_Rational:  # "12 apples"
+            return same_number(text, float(wanted[0]), 1e-9)
+        return Verdict(False, f"cannot be read: {error}")
+    told = f"read {', '.join(map(str, found)):.200}"
+    reason = f"{told}, expected {', '.join(map(str, wanted)):.200}"
+    if equation:
+        pairs = zip(found, wanted, strict=False)
+        passed = all(expressions.proportional(*pair) for pair in pairs)
+        return Verdict(passed and len(found) == len(wanted), reason)
+    left = list(wanted)
+    for value in found:
+        verdicts = [expressions.same(value, other) for other in left]
+        if not any(passed for passed, _ in verdicts):
+            why = f"; {verdicts[0][1]}" if len(wanted) == len(found) == 1 else ""
+            near = [note for _, note in verdicts if note.startswith("close")]
+            return Verdict(False, reason + (f"; {near[0]}" if near else why))
+        left.pop([passed for passed, _ in verdicts].index(True))
+    if left:
+        return Verdict(False, f"{reason}; missing {', '.join(map(str, left)):.100}")
+    return Verdict(True, f"{told}, the same as expected")
 
 
 def extract_code(text: str) -> str:
@@ -114,6 +150,33 @@ def _parses(code: str) -> bool:
         with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
             return bool(ast.parse(code).body)
     return False
+
+
+def definitions(code: str) -> str:
+    """Return a program's imports, functions, classes and constants; nothing is called.
+
+    Examples of use drop out, and so does an end that was cut off: a model's own wrong
+    example would else fail a right function.
+    """
+    lines = code.split("\n")
+    starts = [n for n, line in enumerate(lines) if line[:1].strip()][1:][-40:]
+    for end in [len(lines), *reversed(starts)]:
+        if _parses(part := "\n".join(lines[:end])):
+            break
+    else:
+        return code
+    kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
+    kept = [
+        node
+        for node in ast.parse(part).body
+        if isinstance(node, kinds | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.Assign) and not _calls(node))
+    ]
+    return "\n\n".join(ast.unparse(node) for node in kept)
+
+
+def _calls(node: ast.AST) -> bool:
+    return any(isinstance(part, ast.Call) for part in ast.walk(node))
 
 
 def run_python(
@@ -155,10 +218,19 @@ def solves(task: str, text: str, expected: str) -> Verdict:
     """Return whether an answer (without thinking) solves a problem of `tasks`.
 
     So does the same tool call, and code whose f returns the same, number by number.
+    For "functions" and "cache" the tests are what is expected; of their programs, and
+    of those for "code", the `definitions` count.
     """
     got, wanted = text.strip(), expected.strip()
+    if task == "algebra":
+        return same_expression(text, expected)
+    if task == "languages":
+        return same_number(text, expected)
+    if task in ("functions", "cache"):
+        return run_python(definitions(extract_code(text)), expected)
     if task == "code" and got != wanted and "def f" in got:
-        return run_python(extract_code(got), _SAME_AS.format(code=repr(wanted)))
+        code = definitions(extract_code(got))
+        return run_python(code, _SAME_AS.format(code=repr(wanted)))
     call, right = (re.fullmatch(_CALL, whole) for whole in (got, wanted))
     with contextlib.suppress(ValueError):
         if call and right and json.loads(call[1]) == json.loads(right[1]):
@@ -176,6 +248,67 @@ def interval(right: int, n: int) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
     return max(0.0, low), min(1.0, high)
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Return the chance that of k samples at least one passes, by n that were drawn.
+
+    The unbiased estimate of Chen et al. (2021), arXiv 2107.03374, section 2.1.
+    """
+    if not (0 <= right <= n and 1 <= k <= n):
+        rule = f"Of n samples right ones pass, k are picked: got {n}, {right}, {k}."
+        raise CourseError(rule, "right is between 0 and n, k between 1 and n.")
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+@dataclass(frozen=True)
+class Language:
+    """The likeliest language of a text, and the share of its letters by script."""
+
+    code: str  # such as "el"; "" when there are too few letters to tell
+    scripts: dict[str, float]
+
+
+SCRIPTS = {  # language -> scripts it is written in; those of one script are told apart
+    "ar": {"ARABIC"}, "de": {"LATIN"}, "el": {"GREEK"}, "en": {"LATIN"},
+    "es": {"LATIN"}, "fr": {"LATIN"}, "hi": {"DEVANAGARI"}, "it": {"LATIN"},
+    "ja": {"CJK", "HIRAGANA", "KATAKANA"}, "ko": {"HANGUL"}, "pt": {"LATIN"},
+    "ru": {"CYRILLIC"}, "sw": {"LATIN"}, "tr": {"LATIN"}, "zh": {"CJK"},
+}  # fmt: skip
+_ENOUGH = 20  # letters from which py3langid is asked
+
+
+def language(text: str) -> Language:
+    """Return the language of a text, one of SCRIPTS, by py3langid and Unicode."""
+    import py3langid
+
+    names = [unicodedata.name(c, "?").split()[0] for c in text if c.isalpha()]
+    scripts = {name: names.count(name) / len(names) for name in sorted(set(names))}
+    if len(names) < _ENOUGH and not {"CJK", "HIRAGANA"} & {*scripts}:
+        return Language("", scripts)
+    ranked = [code for code, _ in py3langid.rank(text)]
+    return Language(next(code for code in ranked if code in SCRIPTS), scripts)
+
+
+def speaks(text: str, code: str) -> Verdict:
+    """Return whether a text is in a language, and in no other script besides.
+
+    Up to 5 % of the letters may be of a foreign script: names, units. A foreign word
+    in the same script is not seen, and of fewer than 20 letters the script alone says.
+    """
+    if code not in SCRIPTS:
+        rule = f"Unknown language {code!r}."
+        raise CourseError(rule, f"Use one of {', '.join(SCRIPTS)}.")
+    found = language(text)
+    if not found.scripts:
+        return Verdict(False, "no letters")
+    foreign = {s: p for s, p in found.scripts.items() if s not in SCRIPTS[code]}
+    if sum(foreign.values()) > 0.05:
+        told = ", ".join(f"{p:.0%} {s.title()}" for s, p in foreign.items())
+        return Verdict(False, f"of its letters are {told}")
+    if found.code not in ("", code):
+        return Verdict(False, f"the script fits, the words look like {found.code!r}")
+    return Verdict(True, f"{code!r}" if found.code else "the script fits; too short")
 
 
 def isolation() -> dict[str, str]:

@@ -11,7 +11,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Problem:
     thinking: str = ""
     level: int = 0  # how hard: for chains the number of operations
     system: str = ""  # the system prompt, if any
+    tests: str = ""  # of a function: asserts that its code must pass
 
 
 GENERATORS: dict[str, Callable[..., Problem]] = {}  # task -> its generator
@@ -114,6 +115,37 @@ def samples(task: str) -> list[Problem]:
         raise CourseError(f"No samples of {task!r} in {path.parent}.", f"Use {stored}.")
     lines = path.read_text(encoding="utf-8").splitlines()
     return [Problem(**json.loads(line)) for line in lines]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Stored replies of an official model to a set of questions, with what they took.
+
+    A reply is its item (mostly the question), text, new tokens and reason to stop.
+    """
+
+    replies: list[list[Any]] = field(repr=False)
+    settings: dict[str, Any] = field(repr=False)
+    seconds: float  # for all replies, side by side
+    peak_gb: float  # of the process until then, weights included
+    told: str  # whose replies, when, where
+
+
+def measured(model: str, run: str) -> Run:
+    """Return a run of `data/measured/MODEL.json`, as `recipes/official.py` stored it.
+
+    Raises CourseError that names the models or the runs that are there.
+    """
+    folder = _data() / "measured"
+    known = sorted(path.stem for path in folder.glob("*B-*.json"))
+    if model not in known:
+        raise CourseError(f"Nothing measured of {model!r}.", f"Use one of {known}.")
+    stored = json.loads((folder / f"{model}.json").read_text("utf-8"))
+    if run not in stored["runs"]:
+        rule = f"{model} has no run {run!r}."
+        raise CourseError(rule, f"Use one of {', '.join(stored['runs'])}.")
+    told = f"{model}, {stored['date']}, {stored['machine']}"
+    return Run(**stored["runs"][run], told=told)
 
 
 def _data() -> Path:

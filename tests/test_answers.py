@@ -4,7 +4,10 @@ After every test the fixture looks for processes and files that were left behind
 Run this file alone: `python -m pytest tests/test_answers.py` (about 30 seconds).
 """
 
+import itertools
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_course import answers, sandbox
+from qwen_course import answers, catalog, sandbox
 from qwen_course.answers import Verdict, extract_code, run_python, same_number
 from qwen_course.errors import CourseError
 
@@ -767,3 +770,58 @@ def test_interval(correct, n, low, high):
 def test_no_interval_of_what_is_no_share(right, n):
     with pytest.raises(CourseError, match="A share is"):
         answers.interval(right, n)
+
+
+@pytest.mark.parametrize(("n", "right", "k"), [(5, 2, 1), (5, 2, 3), (6, 3, 2)])
+def test_pass_at_k_counts_all_ways_to_pick(n, right, k):
+    samples = [True] * right + [False] * (n - right)
+    picks = list(itertools.combinations(samples, k))
+    share = sum(map(any, picks)) / len(picks)
+    assert answers.pass_at_k(n, right, k) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("bad", [(5, 6, 1), (5, 2, 6), (5, -1, 1), (5, 2, 0)])
+def test_pass_at_k_refuses_impossible_numbers(bad):
+    with pytest.raises(CourseError, match="between"):
+        answers.pass_at_k(*bad)
+
+
+def test_definitions_drop_examples_and_a_cut_end():
+    code = (
+        "import math\nONE = 1\nstarted = print(1)\n\ndef f(x):\n    return x + ONE\n"
+        "\nassert f(1) == 3\nprint(f(2))\nwords = ['a',"
+    )
+    kept = answers.definitions(code)
+    assert "def f" in kept
+    assert "import math" in kept
+    assert "ONE = 1" in kept
+    assert not {"assert", "print", "words", "started"} & {*re.findall(r"\w+", kept)}
+    assert answers.definitions("this is no code") == "this is no code"
+
+
+def test_functions_are_judged_without_the_model_s_own_examples():
+    reply = "```python\ndef f(x):\n    return x + 1\n\nassert f(1) == 3\n```"
+    assert answers.solves("functions", reply, "assert f(1) == 2").passed
+    assert not answers.solves("functions", reply, "assert f(1) == 3").passed
+
+
+def test_languages():
+    sentences = json.loads(catalog.text("samples/languages.json"))["sentence"]
+    for code, sentence in sentences.items():
+        assert answers.language(sentence).code == code
+        for other in sentences:
+            assert answers.speaks(sentence, other).passed == (other == code)
+    mixed = answers.speaks("Καλημέρα, 可再生能源 δίνει ενέργεια σε όλους.", "el")
+    assert not mixed.passed
+    assert "Cjk" in mixed.reason
+    assert not answers.speaks("12 + 3", "en").passed
+    assert answers.speaks("Ναι", "el") == answers.Verdict(
+        True, "the script fits; too short"
+    )
+    with pytest.raises(CourseError, match="Unknown language"):
+        answers.speaks("tak", "pl")
+
+
+def test_digits_of_other_scripts_are_numbers():
+    assert answers.solves("languages", "الجواب هو ٧", "7").passed
+    assert answers.solves("languages", "उत्तर: १२", "12").passed
