@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import threading
 import unicodedata
 import warnings
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ _BLOCK = re.compile(  # indent, fence, tag, code up to a closing fence or the en
     r"^([ \t]*)(`{3,}|~{3,})([^`\n]*)\n(.*?)(?:^\1?[ \t]{0,3}\2[`~]*[ \t]*$|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+_PARSING = threading.Lock()  # to silence warnings is not safe in threads
 _DEFINES = re.compile(r"^(async\s+def|def|class)\s+\w", re.MULTILINE)
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(
@@ -139,17 +141,19 @@ def extract_code(text: str) -> str:
         blocks.setdefault(tag, []).append(code)
     found = blocks["python"] or blocks[""]
     if not any(blocks.values()):
-        found = [text] if _parses(text) or _DEFINES.search(text) else []
+        found = [text] if _tree(text) or _DEFINES.search(text) else []
     chosen = [code for code in found if _DEFINES.search(code)] or found[-1:]
-    return "\n".join([code for code in chosen if _parses(code)] or chosen[-1:])
+    return "\n".join([code for code in chosen if _tree(code)] or chosen[-1:])
 
 
-def _parses(code: str) -> bool:
-    with warnings.catch_warnings():
+def _tree(code: str) -> ast.Module | None:
+    """Return the syntax tree of a program, None if it is no Python or empty."""
+    with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "\d" in a model's code is not our warning
         with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-            return bool(ast.parse(code).body)
-    return False
+            tree = ast.parse(code)
+            return tree if tree.body else None
+    return None
 
 
 def definitions(code: str) -> str:
@@ -161,14 +165,14 @@ def definitions(code: str) -> str:
     lines = code.split("\n")
     starts = [n for n, line in enumerate(lines) if line[:1].strip()][1:][-40:]
     for end in [len(lines), *reversed(starts)]:
-        if _parses(part := "\n".join(lines[:end])):
+        if tree := _tree("\n".join(lines[:end])):
             break
     else:
         return code
     kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
     kept = [
         node
-        for node in ast.parse(part).body
+        for node in tree.body
         if isinstance(node, kinds | ast.AsyncFunctionDef)
         or (isinstance(node, ast.Assign) and not _calls(node))
     ]

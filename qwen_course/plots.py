@@ -11,6 +11,7 @@ from typing import Any
 
 from qwen_course.answers import interval
 from qwen_course.catalog import ModelCard
+from qwen_course.errors import CourseError
 from qwen_course.generate import Piece, Reply
 
 # Colour-blind safe (Okabe and Ito); every use has a text or a pattern beside it.
@@ -190,6 +191,64 @@ def rivals(steps: Sequence[Step], title: str = "") -> Picture:
     return Picture(figure, "\n".join(alt))
 
 
+Cell = float | tuple[int, int] | None  # a share, (right answers, questions), not asked
+
+
+def heat(
+    rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]],
+    title: str = "", darkest: float = 1.0,
+) -> Picture:  # fmt: skip
+    """Return shares as a heat map: the higher, the darker, and each written out.
+
+    Args:
+        rows: names, from top to bottom.
+        columns: names, from left to right.
+        cells: by row and column a share; (right answers, questions), which adds the
+            95 % interval; or None, for what was not asked.
+        title: a line above the picture.
+        darkest: the share that is darkest.
+    """
+    import matplotlib.pyplot as plt
+
+    if [*map(len, cells)] != [len(columns)] * len(rows):
+        rule = f"cells must be {len(rows)} rows of {len(columns)} values."
+        raise CourseError(rule, "Give a row of cells for each name in rows.")
+    tall = 0.55 if any(isinstance(c, tuple) for line in cells for c in line) else 0.36
+    size = (2.2 + 1.15 * len(columns), 0.8 + tall * len(rows))
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    told = [title] * bool(title) + [" | ".join(["", *columns]).lstrip()]
+    for y, line in enumerate(cells):
+        texts = []
+        for x, cell in enumerate(line):
+            share, text = _share(cell)
+            dark = min(1.0, share / darkest)
+            look: dict[str, Any] = {"hatch": "//" if cell is None else ""}
+            colour = plt.get_cmap("Blues")(0.9 * dark)
+            axes.add_patch(plt.Rectangle((x, y), 1, 1, fc=colour, ec="white", **look))
+            look = {"ha": "center", "va": "center", "fontsize": 9}
+            look["color"] = "white" if dark > 0.6 else "black"
+            axes.text(x + 0.5, y + 0.5, text.replace(" [", "\n["), **look)
+            texts.append(text)
+        told.append(" | ".join([rows[y], *texts]))
+    axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+    axes.set_xticks([x + 0.5 for x in range(len(columns))], columns)
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.suptitle(title, x=0.02, ha="left")
+    return Picture(figure, "\n".join(told))
+
+
+def _share(cell: Cell) -> tuple[float, str]:
+    """Return the share of a cell, and how it is written."""
+    if isinstance(cell, tuple):
+        low, high = interval(*cell)
+        share = cell[0] / cell[1]
+        return share, f"{share:.2f} [{low:.2f}, {high:.2f}]"
+    return cell or 0.0, "not asked" if cell is None else f"{cell:.2f}"
+
+
 Point = tuple[float, int, int]  # x, right answers, questions
 
 
@@ -293,3 +352,45 @@ def scrubber(
     flips = [str(n) for n in range(1, len(given)) if given[n] != given[n - 1]]
     alt = f"The thought, {told}. The answer changes at {', '.join(flips)} tokens."
     return Picture(figure, "\n".join([alt, *numbers]))
+
+
+def occlusion(
+    image: Any, falls: Any, answer: str, under: Sequence[Sequence[str]], title: str = ""
+) -> Picture:
+    """Return an image beside the same one under a map of what an answer hangs on.
+
+    Args:
+        image: a PIL image.
+        falls: how far the probability of the answer falls when a cell is covered, by
+            row and column; the darker the cell, the further. Below 0: it rises.
+        answer: the answer, as text.
+        under: what each cell shows, as text; "" for nothing.
+        title: a line above the picture.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    falls = np.round(falls, 2) + 0.0  # the sum makes 0.00 of -0.00
+    rows, columns = falls.shape
+    high, wide = image.height / rows, image.width / columns
+    figure, panels = plt.subplots(1, 2, figsize=(7.6, 4.1), layout="constrained")
+    shadow = np.zeros((rows, columns, 4))
+    shadow[..., 3] = 0.7 * falls.clip(0, 1)
+    panels[1].set_title(f'fall of "{answer}" when a cell is covered', fontsize=10)
+    for axes in panels:
+        axes.imshow(image)
+        axes.axis("off")
+    panels[1].imshow(shadow, extent=(0, image.width, image.height, 0))
+    for row, column in np.ndindex(rows, columns):
+        place = (column + 0.5) * wide, (row + 0.5) * high
+        look = {"ha": "center", "va": "center", "fontsize": 9}
+        look |= {"bbox": {"color": "white", "alpha": 0.75, "pad": 1}}
+        panels[1].text(*place, f"{falls[row, column]:.2f}", **look)
+    figure.suptitle(title, x=0.02, ha="left")
+    told = [title, f"Cells whose cover lowers {answer!r} most:"]
+    for place in np.argsort(-falls, axis=None, kind="stable")[:3]:
+        row, column = divmod(int(place), columns)
+        what = under[row][column] or "nothing"
+        where = f"row {row + 1}, column {column + 1}, over {what}"
+        told.append(f"{where}: {falls[row, column]:.2f}")
+    return Picture(figure, "\n".join(told).lstrip())

@@ -22,6 +22,8 @@ from qwen_course.plots import Picture as Picture
 from qwen_course.plots import Step, rival, rivals, written
 from qwen_course.plots import curve as curve
 from qwen_course.plots import family as family
+from qwen_course.plots import heat as heat
+from qwen_course.plots import occlusion as occlusion
 from qwen_course.plots import scrubber as scrubber
 from qwen_course.plots import skyline as skyline
 from qwen_course.plots import timeline as timeline
