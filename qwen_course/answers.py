@@ -27,9 +27,11 @@ _PARSING = threading.Lock()  # to silence warnings is not safe in threads
 _DEFINES = re.compile(r"^(async\s+def|def|class)\s+\w", re.MULTILINE)
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(
-    rf"(?<![\w.])((?:(?<![)\]}}])[-+])?{_DIGITS}(?:[eE][-+]?\d+)?)"
+    rf"(?<![A-Za-z_\d.])((?:(?<![)\]}}])[-+])?{_DIGITS}(?:[eE][-+]?\d+)?)"
     rf"(?: ?/ ?({_DIGITS}))?( ?\\?%)?"
 )
+_LETTER = re.compile(r"([A-Za-z])(?:_\{?\w+\}?|[₀-₉\d])? *=")
+_HAN = "零一二三四五六七八九"
 _CALL = "(?s)<tool_call>(.*)</tool_call>"
 _SAME_AS = """exec({code}, wanted := {{}})
 for xs in [[x] for x in range(-12, 31)] + [[7, 3, 9, 2], [4, -8, 12, -5, 6, 4, 15]]:
@@ -42,10 +44,14 @@ _PLAIN: dict[str, Any] = {  # how a number is written -> the same in plain chara
     r"(?<=\d)(?=\\[dtc]?frac)": " ",
     r"\\[,!;:]|(?<=\d)\{(?=,\})|(?<=\{,)\}": "",
     r"\\[dtc]?frac ?\{([^{}]+)\} ?\{([^{}]+)\}": r"\1/\2",
+    r"\\[dtc]?frac ?(\d) ?(\d)": r"\1/\2",
     r"(?<=\d) ?(?:\\times|\\cdot|×|\*|x) ?10 ?(?:\^|\*\*) ?\{?([-+]?\d+)\}?": r"e\1",
     r"(?<![\w.^])10 ?(?:\^|\*\*) ?\{?([-+]?\d+)\}?": r"1e\1",
+    r"(?<![\w.^])(\d{1,3})\^\{?(\d{1,2})\}?(?![\d^])": (  # 2^10
+        lambda m: f"{float(m[1]) ** int(m[2]):.17g}"
+    ),
     r"(?<![\w.,/])(\d+) (\d+) ?/ ?0*([1-9]\d*)": (  # 1 1/2
-        lambda m: f"{int(m[1]) + int(m[2]) / int(m[3])}"
+        lambda m: f"{float(m[1]) + float(m[2]) / float(m[3])}"
     ),
 }
 
@@ -94,15 +100,28 @@ def same_expression(text: str, expected: str) -> Verdict:
 
     The last \boxed{} counts, else the end of the text; `expressions` says what can be
     read. Solutions are compared as a set, each exactly: 0.786 is not (sqrt(19) - 2)/3.
-    An equation such as 2x + 4 = 10 is the same as any multiple of it; of "y = 2x" only
-    the right side counts. Raises CourseError when `expected` cannot be read.
+    An equation such as 2x + 4 = 10 is the same as any multiple of it; of "x = 2" only
+    the right side counts, and "y = 2x" is met by 2x and by 4x - 2y = 0. Raises
+    CourseError when `expected` cannot be read.
     """
-    equation = expressions.is_equation(expected)
-    wanted = expressions.needs(expected, lambda text: expressions.read(text, equation))
+    verdict = _same(str(text), expected, expressions.is_equation(expected))
+    if not verdict.passed and expressions.is_curve(expected):
+        other = _same(str(text), expected, equation=True)
+        return other if other.passed else verdict
+    return verdict
+
+
+def _same(text: str, expected: str, equation: bool) -> Verdict:
     try:
-        found = expressions.in_reply(str(text), equation)
+        wanted = expressions.read(expected, equation)
     except expressions.Unreadable as error:
-        if len(wanted) == 1 and wanted[0].is_Rational:  # "12 apples"
+        rule = f"The expected answer {expected!r:.80} cannot be read: {error}."
+        raise CourseError(rule, "Write it like 3x^2 + 4x - 5, or 1/2, -3.") from None
+    try:
+        found = _in_reply(text, equation, len(wanted))
+    except expressions.Unreadable as error:
+        number = len(wanted) == 1 and wanted[0].is_Rational
+        if number and not expressions.compares(text):  # "12 apples"
             return same_number(text, float(wanted[0]), 1e-9)
         return Verdict(False, f"cannot be read: {error}")
     told = f"read {', '.join(map(str, found)):.200}"
@@ -115,13 +134,59 @@ def same_expression(text: str, expected: str) -> Verdict:
     for value in found:
         verdicts = [expressions.same(value, other) for other in left]
         if not any(passed for passed, _ in verdicts):
-            why = f"; {verdicts[0][1]}" if len(wanted) == len(found) == 1 else ""
-            near = [note for _, note in verdicts if note.startswith("close")]
-            return Verdict(False, reason + (f"; {near[0]}" if near else why))
+            alone = len(wanted) == len(found) == 1
+            notes = [n for _, n in verdicts if n and (alone or n.startswith("close"))]
+            return Verdict(False, "; ".join([reason, *notes[:1]]))
         left.pop([passed for passed, _ in verdicts].index(True))
     if left:
         return Verdict(False, f"{reason}; missing {', '.join(map(str, left)):.100}")
     return Verdict(True, f"{told}, the same as expected")
+
+
+def _in_reply(text: str, equation: bool = False, count: int = 1) -> list[Any]:
+    r"""Return the expressions that a reply ends with: its last \boxed{}, else its end.
+
+    Without a box the last lines are tried from below: the whole line, its formulas
+    between dollars, then what follows a colon, "is" or "are". Where `count` solutions
+    are asked for, earlier boxes, or lines for the same letter, are added up to it.
+    """
+    boxes, found, letter = expressions.boxes(text), list[Any](), list[str]()
+    groups = [[box or ""] for box in boxes[::-1]] or _ends(text)
+    problem = expressions.Unreadable("no expression in the answer")
+    for pieces in groups:
+        for piece in pieces:
+            try:
+                values = expressions.read(piece, equation)
+            except expressions.Unreadable as error:
+                problem = error if boxes or len(groups) == len(pieces) == 1 else problem
+                continue
+            own = _LETTER.findall(piece)[-1:]
+            if not found or boxes or (own and own == letter):
+                found = [value for value in values if value not in found] + found
+                letter = own
+            break
+        if len(found) >= count or (boxes and not found):
+            break
+    if not found:
+        raise problem
+    return found
+
+
+def _ends(text: str) -> list[list[str]]:
+    """Return the pieces of the last lines that may be the answer, line by line."""
+    text = re.sub(r"(?s)\\\[(.*?)\\\]|\$\$(.*?)\$\$", r"\n\1\2\n", text[-4000:])
+    groups: list[list[str]] = []
+    lines = [line.strip().strip("*# ") for line in text.splitlines()]
+    for line in [line for line in lines if line][:-7:-1]:
+        line = line.rstrip(".").strip("*")
+        inline = [
+            "".join(both) for both in re.findall(r"\$(.+?)\$|\\\((.+?)\\\)", line)
+        ]
+        parts = re.split(r":|\b(?:is|are|get|to)\b", line)[:0:-1]
+        tried = [line, ", ".join(inline), *inline[::-1]]
+        tried += [part.strip(" *") for part in parts]
+        groups.append([piece for piece in tried if piece.strip()])
+    return groups
 
 
 def extract_code(text: str) -> str:
@@ -176,7 +241,9 @@ def definitions(code: str) -> str:
         if isinstance(node, kinds | ast.AsyncFunctionDef)
         or (isinstance(node, ast.Assign) and not _calls(node))
     ]
-    return "\n\n".join(ast.unparse(node) for node in kept)
+    with contextlib.suppress(RecursionError):  # in a very long sum, say
+        return "\n\n".join(ast.unparse(node) for node in kept)
+    return code
 
 
 def _calls(node: ast.AST) -> bool:
@@ -229,14 +296,16 @@ def solves(task: str, text: str, expected: str) -> Verdict:
     if task == "algebra":
         return same_expression(text, expected)
     if task == "languages":
+        if not any(sign.isdigit() for sign in text):  # such as "八条腿", eight legs
+            text = text.translate({ord(c): str(n) for n, c in enumerate(_HAN)})
         return same_number(text, expected)
     if task in ("functions", "cache"):
         return run_python(definitions(extract_code(text)), expected)
-    if task == "code" and got != wanted and "def f" in got:
+    if task == "code" and got != wanted and "def " in got:
         code = definitions(extract_code(got))
         return run_python(code, _SAME_AS.format(code=repr(wanted)))
     call, right = (re.fullmatch(_CALL, whole) for whole in (got, wanted))
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         if call and right and json.loads(call[1]) == json.loads(right[1]):
             return Verdict(True, "the same call")
     return Verdict(got == wanted, f"got {got!r:.200}, expected {wanted!r:.200}")
@@ -309,7 +378,7 @@ def speaks(text: str, code: str) -> Verdict:
     foreign = {s: p for s, p in found.scripts.items() if s not in SCRIPTS[code]}
     if sum(foreign.values()) > 0.05:
         told = ", ".join(f"{p:.0%} {s.title()}" for s, p in foreign.items())
-        return Verdict(False, f"of its letters are {told}")
+        return Verdict(False, f"of the letters are {told.replace('Cjk', 'Han')}")
     if found.code not in ("", code):
         return Verdict(False, f"the script fits, the words look like {found.code!r}")
     return Verdict(True, f"{code!r}" if found.code else "the script fits; too short")

@@ -5,18 +5,18 @@ Knows no models and gives no verdicts: those are in `answers`.
 
 Read are + - * / ^, brackets, |x|, fractions, roots, sin cos tan exp log ln sqrt abs,
 pi, e and one-letter names, in plain text or LaTeX. Not read: inequalities, intervals,
-matrices, integrals, units. Two expressions count as the same if they agree at six
-points, so (x^2-1)/(x-1) is the same as x+1 though one has a gap.
+matrices, integrals, units. Two expressions count as the same if they agree at eight
+points, so (x^2-1)/(x-1) is the same as x+1 though one has a gap. Roots and logarithms
+of negative numbers are complex: ln(x^2) is not 2 ln(x), and log is the natural one.
 """
 
+import contextlib
 import random
 import re
-from collections.abc import Callable
 from typing import Any
 
-from .errors import CourseError
-
 LONGEST, DEEPEST = 300, 30  # tokens of an expression, brackets in brackets
+LARGEST = 1000  # digits of a value: the sine of a larger one takes for ever
 DIGITS, BITS, DEGREE = 30, 512, 200  # of a number, of a power's result; of a power
 FUNCTIONS = ("sin", "cos", "tan", "exp", "log", "ln", "sqrt", "abs")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -26,6 +26,8 @@ _PLAIN: dict[str, Any] = {  # how it is written -> the same in plain characters
     r"\\[dtc]frac": r"\\frac",
     r"\\(?:cdot|times)(?![a-z])|[·×∙⋅]": "*",
     r"\\div(?![a-z])|÷": "/",
+    r"\\[lr]vert(?![a-z])": "|",
+    r"(?:\\in(?![a-z])|∈)(?=\s*\\?\{)": "=",  # x in {1, 2}
     r"\\pm(?![a-z])": "±",
     r"\\(sin|cos|tan|exp|log|ln|pi)(?![a-z])": r" \1 ",
     r"\*\*": "^",
@@ -39,6 +41,10 @@ _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\?[A-Za-z]+|[-+*/^(){}\[\]|=±√
 _NAME = re.compile(r"\s*(?:[a-zA-Z]'*|d[a-z]/d[a-z])\s*(?:\([a-z]\))?\s*$")
 _APART = re.compile(r"[,;]|\bor\b|\band\b|\\quad|\\\\")
 _IN_PRODUCTS = set("abcuvwxyz")  # of letters that stand together; "so" is a word
+_RELATES = re.compile(  # also intervals, and powers that were refused
+    r"[<>≤≥≠∞]|(?<!\\)[\[\]]|\^.*\^|\\(?:[lg]eq?|neq?|infty|begin)(?![a-z])"
+)
+_GAPS = (AttributeError, TypeError, ValueError, ArithmeticError)
 _CLOSES = {"(": ")", "{": "}", "[": "]", "|": "|"}
 
 
@@ -48,6 +54,11 @@ class Unreadable(ValueError):
 
 def boxed(text: str) -> str | None:
     r"""Return the content of the last closed \boxed{}, with nested braces, or None."""
+    return (boxes(text) or [None])[-1]
+
+
+def boxes(text: str) -> list[str | None]:
+    r"""Return the contents of all closed \boxed{}, in order."""
     opened, closed = list[tuple[int, bool]](), dict[int, int]()
     for sign in re.finditer(r"\\f?boxed ?\{|\\.|[{}]", text):
         if sign[0].endswith("{") and sign[0] != "\\{":
@@ -55,7 +66,7 @@ def boxed(text: str) -> str | None:
         elif sign[0] == "}" and opened:
             start, is_box = opened.pop()
             closed |= {start: sign.start()} if is_box else {}
-    return text[max(closed) : closed[max(closed)]] if closed else None
+    return [text[start:end] for start, end in sorted(closed.items())]
 
 
 class _Parser:
@@ -96,22 +107,22 @@ class _Parser:
         return value
 
     def sum(self) -> Any:
-        value = self.product()
+        terms = [self.product()]
         while self.next() in ("+", "-", "±") and self.tokens:
             sign = {"+": 1, "-": -1, "±": self.sign}[self.take()]
-            value += sign * self.product()
-        return value
+            terms.append(sign * self.product())
+        return _joined("Add", terms)
 
     def product(self) -> Any:
-        value = self.signed()
+        factors = [self.signed()]
         while (sign := self.next()) and sign not in "+-±)}]|=^":
             if sign[0] in "0123456789.":
                 raise Unreadable(f"the number {sign} follows without an operation")
             if sign in "*/":
                 self.take()
             factor = self.signed()
-            value = value / factor if sign == "/" else value * factor
-        return value
+            factors.append(1 / factor if sign == "/" else factor)
+        return _joined("Mul", factors)
 
     def signed(self) -> Any:
         if self.next() and self.next() in "+-±":
@@ -164,12 +175,12 @@ class _Parser:
             return sympy.Rational(token)
         if token in "({[|":
             value = self.bracket(token)
-            return sympy.Abs(value) if token == "|" else value
+            return sympy.Abs(value, evaluate=False) if token == "|" else value
         if token == "frac":
             self.deeper()
             over, under = self.argument(), self.argument()
             self.depth -= 1
-            return over / under
+            return _joined("Mul", [over, 1 / under])
         if token in FUNCTIONS or token == "√":
             return self.function(token)
         names = {"pi": sympy.pi, "e": sympy.E}
@@ -191,15 +202,26 @@ class _Parser:
             value = self.bracket(self.take())
         else:  # sin 2x, sqrt 19
             value = self.raised(self.atom())
-            while len(self.next()) == 1 and self.next().isalpha():
+            roots = ("sqrt", "√")  # of sqrt 3 x the root ends at the 3
+            while len(self.next()) == 1 and self.next().isalpha() and name not in roots:
                 value *= self.raised(self.atom())
         self.depth -= 1
         if name in ("sqrt", "√"):
             return _power(value, 1 / root)
         if name == "exp":
             return _power(sympy.E, value)
-        made = {"ln": sympy.log, "abs": sympy.Abs}.get(name) or getattr(sympy, name)
-        return made(value) if power is None else _power(made(value), power)
+        kind = {"ln": "log", "abs": "Abs"}.get(name, name)
+        made = getattr(sympy, kind)(value, evaluate=False)  # to evaluate can be slow
+        return made if power is None else _power(made, power)
+
+
+def _joined(kind: str, parts: list[Any]) -> Any:
+    """Return a sum or product, or refuse one with numbers that are slow to write."""
+    import sympy
+
+    if len(parts) > 1 and sum(map(_bits, parts)) > 2 * BITS:
+        raise Unreadable("numbers too large to write out")
+    return getattr(sympy, kind)(*parts)
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -209,13 +231,17 @@ def _power(base: Any, exponent: Any) -> Any:
     powers = exponent.atoms(sympy.Pow, sympy.exp)
     if any(not power.exp.is_Rational for power in powers):
         raise Unreadable("a power in the exponent of a power")
-    degree = abs(exponent) if exponent.is_Rational else sympy.Integer(1)
-    inner = [abs(p.exp) for p in base.atoms(sympy.Pow) if p.exp.is_Rational]
-    if degree * max([sympy.Integer(1), *inner]) > DEGREE:
+    degree = _size(exponent)
+    inner = [_size(power.exp) for power in base.atoms(sympy.Pow, sympy.exp)]
+    if degree * max([1, *inner]) > DEGREE:
         raise Unreadable(f"a power above {DEGREE}")
-    if degree * _bits(base) > 8 * BITS or _bits(exponent) > BITS:
+    if degree * _bits(base) > 8 * BITS or _bits(exponent) > BITS // 4:
         raise Unreadable("a number too large to write out")
     return base**exponent
+
+
+def _size(exponent: Any) -> Any:
+    return 1 if exponent.free_symbols else abs(_value(exponent, {}))
 
 
 def _bits(expression: Any) -> int:
@@ -229,14 +255,8 @@ def _bits(expression: Any) -> int:
 def read(text: str, equation: bool = False) -> list[Any]:
     """Return the expressions of a text: one, or all solutions that it lists.
 
-    Of "f'(x) = 2x" and of "a = b = 2x" the last side counts; ± gives two.
-
-    Args:
-        text: plain or LaTeX, without words around it.
-        equation: read "left = right" as left - right instead.
-
-    Raises:
-        Unreadable: says why.
+    Of "f'(x) = 2x" and of "a = b = 2x" the last side counts; ± gives two. As an
+    equation, "left = right" is read as left - right. Raises Unreadable.
     """
     if len(text) > 20 * LONGEST:
         raise Unreadable("a very long text")
@@ -244,19 +264,18 @@ def read(text: str, equation: bool = False) -> list[Any]:
     for pattern, plain in _PLAIN.items():
         text = re.sub(pattern, plain, text)
     text = text.replace("\\{", "{").replace("\\}", "}").strip()
+    text = re.sub(r"^[a-zA-Z]\s*=\s*(?=\{.*,)", "", text)
     if "," in text and _wrapped(text):  # a set or a pair
         text = text[1:-1]
     found: list[Any] = []
     for part in _APART.split(text):
         if not part.strip():
             continue
-        *before, last = part.split("=")
+        sides = part.split("=")
+        if equation and len(sides) != 2:
+            raise Unreadable("it holds no equation")
         for sign in (1, -1) if "±" in part else (1,):
-            value = _finite(last, sign)
-            if equation:
-                if len(before) != 1:
-                    raise Unreadable("it holds no equation")
-                value = _finite(before[0], sign) - value
+            value = _finite(sides if equation else sides[-1:], sign)
             if value not in found:
                 found.append(value)
     if not 0 < len(found) <= 12:
@@ -270,17 +289,19 @@ def _wrapped(text: str) -> bool:
     for place, sign in enumerate(text):
         depth += (sign in "({[") - (sign in ")}]")
         if depth <= 0:
-            return place == len(text) - 1 > 0
+            return place == len(text) - 1 > 0 and _CLOSES.get(text[0]) == sign
     return False
 
 
-def _finite(text: str, sign: int) -> Any:
+def _finite(sides: list[str], sign: int) -> Any:
     import sympy
 
     try:
-        value = _Parser(text, sign).whole()
-    except (RecursionError, OverflowError, ZeroDivisionError, TypeError) as error:
-        raise Unreadable(f"{error}") from None
+        values = [_Parser(side, sign).whole() for side in sides]
+        value = values[0] - values[1] if len(sides) == 2 else values[0]
+        str(value)  # to put terms in order, sympy computes: 1/log(1) fails here
+    except (RecursionError, *_GAPS) as error:
+        raise Unreadable(str(error) or "it has no value") from None
     if value.has(sympy.zoo, sympy.nan, sympy.oo):
         raise Unreadable("it divides by zero")
     return value
@@ -292,103 +313,87 @@ def is_equation(text: str) -> bool:
     return bool(sign) and not _NAME.match(re.sub(r"_(?:\{\w+\}|\w)", "", left))
 
 
-def in_reply(text: str, equation: bool = False) -> list[Any]:
-    r"""Return the expressions that a reply ends with: its last \boxed{}, else its end.
-
-    Without a box the last lines are tried from below: formulas between dollars or
-    \[ \], then the whole line, then what follows a colon, "is" or "are".
-    """
-    tried = [content] if (content := boxed(text)) is not None else _ends(text)
-    problem = Unreadable("no expression in the answer")
-    for piece in tried:
-        try:
-            return read(piece, equation)
-        except Unreadable as error:
-            problem = error if len(tried) == 1 else problem
-    raise problem
+def is_curve(text: str) -> bool:
+    """Return whether a text is like y = 2x + 1: an equation as well as a value."""
+    with contextlib.suppress(Unreadable):
+        return "=" in text and len(read(text, True)[0].free_symbols) > 1
+    return False
 
 
-def _ends(text: str) -> list[str]:
-    text = text[-4000:]
-    displays = re.findall(r"(?s)\\\[(.*?)\\\]|\$\$(.*?)\$\$", text)
-    text = re.sub(r"(?s)\\\[(.*?)\\\]|\$\$(.*?)\$\$", r"\n\1\2\n", text)
-    tried: list[str] = []
-    lines = [line.strip().strip("*# ") for line in text.splitlines()]
-    for line in [line for line in lines if line][:-7:-1]:
-        line = line.rstrip(".").strip("*")
-        inline = re.findall(r"\$(.+?)\$|\\\((.+?)\\\)", line)
-        tried += [line, ", ".join(map("".join, inline))]
-        tried += ["".join(pair) for pair in inline[::-1]]
-        parts = re.split(r":|\b(?:is|are|get|to)\b", line)[:0:-1]
-        tried += [part.strip(" *") for part in parts]
-    return [piece for piece in tried if piece.strip()] or ["".join(d) for d in displays]
+def compares(text: str) -> bool:
+    """Return whether the answer's last line with a number is an inequality or so."""
+    lines = [line for line in text.splitlines() if re.search(r"\d", line)]
+    return bool(_RELATES.search(boxed(text) or (lines or [""])[-1]))
 
 
 def same(one: Any, other: Any) -> tuple[bool, str]:
     """Return whether two expressions are worth the same, and where they differ.
 
-    They are compared to 30 digits at six points, negative and positive.
+    They are compared to 30 digits at eight points, negative and positive.
     """
-    names = sorted(one.free_symbols | other.free_symbols, key=str)
-    rng, usable = random.Random(0), 0
-    for place in range(6 if names else 1):
-        point = {name: _number(rng, place) for name in names}
-        values = [_value(side, point) for side in (one, other)]
-        if None in values:
-            continue
-        usable += 1
-        a, b = values
-        apart = abs(a - b)
-        if apart > 1e-30 * max(1, abs(a)):
+    from mpmath import chop, nstr
+
+    pairs = _pairs(one, other)
+    for point, a, b in pairs:
+        if not _close(a, b):
             where = ", ".join(f"{n} = {v}" for n, v in point.items())
-            told = f"at {where} they give {_short(a)} and {_short(b)}"
-            near = apart < 0.01 * max(1, abs(b)) and not names
-            told = f"close to, but not exactly {other}" if near else told
-            return False, told if near or names else ""
-    return usable >= min(3, 6 if names else 1), "" if usable else "not comparable"
-
-
-def _short(value: Any) -> str:
-    import mpmath
-
-    return str(mpmath.nstr(value, 6))
-
-
-def _number(rng: random.Random, place: int) -> Any:
-    import sympy
-
-    return sympy.Rational(rng.randint(2, 40), 13) * (-1) ** place
-
-
-def _value(expression: Any, point: dict[Any, Any]) -> Any:
-    """Return the value at a point as a complex number of mpmath, None for a gap."""
-    import mpmath
-
-    try:
-        with mpmath.workdps(40):
-            return mpmath.mpmathify(expression.evalf(40, subs=point))
-    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-        return None
+            told = [nstr(chop(value), 6).removesuffix(".0") for value in (a, b)]
+            if where:
+                return False, f"at {where} they give {' and '.join(told)}"
+            near = abs(a - b) < 0.01 * max(1, abs(b))
+            return False, f"close to, but not exactly {other}" if near else ""
+    enough = 4 if one.free_symbols | other.free_symbols else 1
+    return len(pairs) >= enough, "" if pairs else "not comparable"
 
 
 def proportional(one: Any, other: Any) -> bool:
     """Return whether two equations, as left - right, differ by a constant factor."""
-    if not one.free_symbols or one.free_symbols != other.free_symbols:
+    pairs = [(a, b) for _, a, b in _pairs(one, other)]
+    if one.free_symbols != other.free_symbols or len(pairs) < 4 or 0 in pairs[0]:
         return False
-    return same(one / _at(one), other / _at(other))[0]
+    first, second = pairs[0]
+    return all(_close(a * second, b * first) for a, b in pairs)
 
 
-def _at(expression: Any) -> Any:
-    names = sorted(expression.free_symbols, key=str)
-    return expression.subs({n: place + 5 for place, n in enumerate(names)}) or 1
+def _pairs(one: Any, other: Any) -> list[tuple[dict[Any, Any], Any, Any]]:
+    """Return points and what both expressions give there; gaps are left out."""
+    import mpmath
+    import sympy
+
+    names = sorted(one.free_symbols | other.free_symbols, key=str)
+    rng, pairs = random.Random(0), []
+    with mpmath.workdps(100):
+        for place in range(8 if names else 1):
+            signs = [1, -1][place : place + 1] or [1, -1]  # all +, all -, then mixed
+            point = {
+                name: sympy.Rational(rng.randint(2, 40) * rng.choice(signs), 13)
+                for name in names
+            }
+            with contextlib.suppress(*_GAPS):
+                pairs.append((point, _value(one, point), _value(other, point)))
+    return pairs
 
 
-def needs(text: str, reader: Callable[[str], list[Any]]) -> list[Any]:
-    """Return what `reader` reads in an expected answer; CourseError if it cannot."""
-    try:
-        return reader(text)
-    except Unreadable as error:
-        rule = f"The expected answer {text!r:.80} cannot be read: {error}."
-        raise CourseError(
-            rule, "Write it like 3x^2 + 4x - 5, or like 1/2, -3."
-        ) from None
+def _value(expression: Any, point: dict[Any, Any]) -> Any:
+    """Return the value at a point as a number of mpmath, at a fixed precision.
+
+    Sympy's own evalf adds digits until it is sure: of sin(e^(10^9)) it never is.
+    """
+    import mpmath
+
+    if expression in point or not expression.args:
+        return mpmath.mpmathify(point.get(expression, expression).evalf(110))
+    values = [_value(part, point) for part in expression.args]
+    kind = type(expression).__name__
+    if kind in ("Add", "Mul"):
+        value = (mpmath.fsum if kind == "Add" else mpmath.fprod)(values)
+    else:
+        kind = {"Pow": "power", "Abs": "fabs"}.get(kind, kind)
+        value = getattr(mpmath, kind)(*values)
+    if not abs(value) < mpmath.mpf(10) ** LARGEST:
+        raise OverflowError("too large")
+    return value
+
+
+def _close(a: Any, b: Any) -> bool:
+    return bool(abs(a - b) <= max(1e-30 * max(abs(a), abs(b)), 1e-70))

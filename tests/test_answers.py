@@ -813,7 +813,7 @@ def test_languages():
             assert answers.speaks(sentence, other).passed == (other == code)
     mixed = answers.speaks("Καλημέρα, 可再生能源 δίνει ενέργεια σε όλους.", "el")
     assert not mixed.passed
-    assert "Cjk" in mixed.reason
+    assert "Han" in mixed.reason
     assert not answers.speaks("12 + 3", "en").passed
     assert answers.speaks("Ναι", "el") == answers.Verdict(
         True, "the script fits; too short"
@@ -825,3 +825,6 @@ def test_languages():
 def test_digits_of_other_scripts_are_numbers():
     assert answers.solves("languages", "الجواب هو ٧", "7").passed
     assert answers.solves("languages", "उत्तर: १२", "12").passed
+    assert answers.solves("languages", "一周有7天。", "7").passed
+    assert answers.solves("languages", "蜘蛛有八条腿。", "8").passed
+    assert not answers.solves("languages", "蜘蛛有四条腿。", "8").passed

@@ -53,7 +53,7 @@ FORBIDDEN_IN_CODE = {
 CLASSES = re.compile(  # names of transformers, not of models
     r"(Qwen|QwQ)[\d_]*\w*(Config|Model|ForCausalLM|ForConditionalGeneration|Tokenizer"
     r"|TokenizerFast|Processor|Attention|MLP|RMSNorm|DecoderLayer|RotaryEmbedding"
-    r"|Block|Experts|Router)$"
+    r"|ProcessorPil|Encoder|Block|Experts|Router)$"
 )
 FORMATS = ("-GGUF", "-AWQ", "-FP8", "-GPTQ-Int4", "-GPTQ-Int8", "-MLX")
 ENGLISH = ("-style", "-like", "-family", "-generation", "-specific", "-only")
@@ -603,7 +603,7 @@ def test_setup_cell_on_colab(monkeypatch, tmp_path):
     ]
     assert space["address"] == tool.ADDRESS
     assert space["course"] == tmp_path / "qwen-course"
-    assert space["needs"] == ["gguf"]
+    assert space["needs"] == ["gguf", "py3langid"]
     assert space["sys"].path == [str(tmp_path / "qwen-course")]
 
 

@@ -463,10 +463,10 @@ def _check_wins(answer: Answer) -> str | None:
     return None
 
 
-_WINS_HEAD = "from math import comb\n\n\ndef wins_needed(changed):\n"
+_WINS_HEAD = "import math\n\n\ndef wins_needed(changed):\n"
 _BY_COIN = """\
     for wins in range(changed + 1):
-        ways = sum(comb(changed, n) for n in range(wins, changed + 1))
+        ways = sum(math.comb(changed, n) for n in range(wins, changed + 1))
         if 2 * ways / 2**changed <= 0.05:
             return wins
     return None"""
@@ -479,8 +479,8 @@ WINS = Exercise(
     hints=(
         "Toss `changed` coins. How many of the 2**changed rows of heads and tails hold"
         " at least `wins` heads? And how many at least `wins` tails?",
-        "sum(comb(changed, n) for n in range(wins, changed + 1)) counts one end, with"
-        " `from math import comb`. The other end has as many.",
+        "sum(math.comb(changed, n) for n in range(wins, changed + 1)) counts one end,"
+        " and the other end has as many.",
         "Go through wins = 0, 1, 2, ... and return the first one for which both ends,"
         " divided by 2**changed, make at most 0.05. If there is none, return None.",
     ),
@@ -512,7 +512,7 @@ def wins_needed(changed):
             _WINS_HEAD
             + """\
     for wins in range((changed + 1) // 2, changed + 1):
-        if comb(changed, wins) / 2**changed <= 0.05:
+        if math.comb(changed, wins) / 2**changed <= 0.05:
             return wins""",
             "Add all splits",
         ),
@@ -521,7 +521,7 @@ def wins_needed(changed):
             _WINS_HEAD
             + """\
     for wins in range((changed + 1) // 2, changed + 1):
-        if 2 * comb(changed, wins) / 2**changed <= 0.05:
+        if 2 * math.comb(changed, wins) / 2**changed <= 0.05:
             return wins""",
             "its mirror image",
         ),
@@ -548,7 +548,7 @@ def wins_needed(changed):
             _WINS_HEAD
             + """\
     for wins in range(changed + 1):
-        ways = sum(comb(changed, n) for n in range(min(wins, changed - wins) + 1))
+        ways = sum(math.comb(changed, n) for n in range(min(wins, changed - wins) + 1))
         if 2 * ways / 2**changed <= 0.05:
             return wins""",
             "to the other side",
