@@ -59,6 +59,9 @@ SAME = [
     ("Answer: `x**2`", "x^2"),
     (r"x^3 \cdot 2 \div 4", "x^3/2"),
     (r"\sqrt[3]{8}", "2"),
+    (r"x=1 \\ x=2", "1, 2"),
+    (r"\frac{\frac12}{x^{2}}", "1/(2x^2)"),
+    ("||x|-1|", "abs(abs(x) - 1)"),
 ]  # fmt: skip
 DIFFERENT = [
     ("3x^2 + 4x", DERIVATIVE), ("3x^2 + 4x + 5", DERIVATIVE), ("3x^2", DERIVATIVE),
@@ -108,6 +111,8 @@ HOSTILE = [
     "f'{__import__(\"os\").getpid()}'", "eval('1')", "Symbol('x').__class__", "\ud800",
     "import os; os.abort()", "{}"*3000, "$"*5000, ","*5000, "=" * 5000, "*"*5000,
     "\\left"*2000, "1,"*3000, "\\begin{pmatrix}1&2\\end{pmatrix}", "﷽"*500, "𝟛x"*50,
+    "x^(cos(exp(123456789)))", "(a+1/9)^(200^(1/2)+3^x)", "1/("*31 + "x" + ")"*31,
+    "|x - "*40, "(7*74^(x+99999999999999999))^((x+8)^(y+9))", "√2*"*140 + "x",
 ]  # fmt: skip
 
 
