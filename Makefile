@@ -61,10 +61,12 @@ notebooks: install ## run the notebooks again on pocket models, normalise and st
 pocket: install ## train the pocket models again (all of them, or ROLE=thinking)
 	$(BIN)/python data/recipes/build.py $(ROLE)
 
-measure: install ## ask two official models all questions of lesson 04 (an hour)
+measure: install ## ask official models the questions of lesson 04, measure formats for 05 (two hours)
 	$(BIN)/python -m qwen_course fetch Qwen2.5-Coder-1.5B-Instruct
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/official.py
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/official.py --speed
+	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/formats.py
+	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/formats.py --speed
 
 bench: fetch ## measure overheads as ratios (minutes)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/bench.py

@@ -17,8 +17,15 @@ from qwen_course.errors import CourseError, UnknownModel
 EXACT = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")  # text only: see parameters
 # Only every fourth layer has a KV cache; the others keep a small constant state.
 HYBRID = ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp")
-# Bits a weight. int4: groups of 32 weights share one 16-bit scale.
-BITS = {"fp32": 32.0, "bf16": 16.0, "fp16": 16.0, "int8": 8.0, "int4": 4 + 16 / 32}
+# Bits a weight, scales included: of the layers, of the input embedding, of the head.
+BITS: dict[str, tuple[float, float, float]] = {
+    "fp32": (32, 32, 32), "bf16": (16, 16, 16), "fp16": (16, 16, 16),
+    "int8": (8, 16, 16), "int4": (4 + 16 / 32, 16, 16),  # a 16-bit scale for 32 weights
+    "nf4": (4 + 8 / 64 + 32 / (64 * 256), 16, 16),  # QLoRA's double quantization
+    "q8_0": (8.5, 8.5, 8.5), "q4_k_m": (4.81, 4.5, 6.5625),  # GGUF, as official files
+}  # fmt: skip
+# A K-quant block holds 256 weights of a row; other rows (0.5B: 896) get larger blocks.
+UNEVEN = {"q4_k_m": (5.53, 5.5, 8.5)}
 MODES = {"always": (True,), "hybrid": (True, False)}  # thinking; all others (False,)
 # Task -> tags that serve it, best first: parts of `variant`, or "thinking" (suggest).
 TASKS = {
@@ -172,8 +179,9 @@ def memory(
 ) -> Memory:
     """Memory in GB (1e9 bytes) of weights and KV cache; activations come on top.
 
-    All experts count. int8 and int4 hold the layers; embeddings stay in 16 bit, the
-    cache too (fp32: 32). int8's scales (one a row) are left out. Architectures that
+    All experts count. int8, int4 and nf4 hold the layers, embeddings stay in 16 bit;
+    the GGUF formats hold both; of tied embeddings one table counts, as head. The cache
+    has 16 bit (fp32: 32). int8's scales (one a row) are left out. Architectures that
     are not EXACT count with their published, rounded size, encoders included.
     """
     if not isinstance(card, ModelCard):
@@ -184,13 +192,15 @@ def memory(
         rule = f"{card.name} reads at most {longest:,} tokens, got {context:,}."
         raise CourseError(rule, "Shorten the context, or pick another card.")
     layers, heads, head = _dims(card, "layers heads_kv head_dim")
-    matrices = 1 if card.tie_embeddings else 2
-    embedding = (card.vocab_size or 0) * (card.hidden or 0) * matrices
+    table, tied = (card.vocab_size or 0) * (card.hidden or 0), card.tie_embeddings
     exact = card.model_type in EXACT
     total = parameters(card).total if exact else round(card.params_total_b * 1e9)
-    bits, wide = BITS[dtype], max(16, BITS[dtype])  # wide: what stays in 16 bit
-    weights = ((total - embedding) * bits + embedding * wide) / 8e9
+    larger = UNEVEN if (card.hidden or 0) % 256 else {}
+    inner, first, last = larger.get(dtype, BITS[dtype])
+    body = total - table * (1 if tied else 2)
+    weights = (body * inner + table * (last if tied else first + last)) / 8e9
     cached = layers // 4 if card.model_type in HYBRID else layers
+    wide = 32 if dtype == "fp32" else 16
     kv_cache = 2 * cached * heads * head * context * batch * wide / 8e9  # keys, values
     return Memory(weights, kv_cache, weights + kv_cache)
 

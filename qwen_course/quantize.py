@@ -40,9 +40,11 @@ class Scheme:
     scale: str = "float16"  # how a scale is stored
 
     def __post_init__(self) -> None:
+        whole = isinstance(self.bits, int), isinstance(self.group, int)
+        sized = self.group is None or (whole[1] and self.group >= 0)
         rules = {
-            "bits": (self.bits in range(2, 9), "2 to 8"),
-            "group": (self.group is None or self.group in range(10**9), "None, 0, 64"),
+            "bits": (whole[0] and 2 <= self.bits <= 8, "a whole number from 2 to 8"),
+            "group": (sized, "None or a whole number from 0"),
             "kind": (self.kind in KINDS, f"one of {', '.join(KINDS)}"),
             "scale": (self.scale in SCALES, f"one of {', '.join(SCALES)}"),
         }
@@ -95,8 +97,8 @@ class QuantizedTensor(nn.Module):
     def __init__(self, weight: Tensor, scheme: Scheme):
         super().__init__()
         self.scheme, self.shape = scheme, weight.shape
-        self.group: int = scheme.group or weight.numel()
-        self.group = weight.shape[-1] if scheme.group is None else self.group
+        group = weight.shape[-1] if scheme.group is None else scheme.group
+        self.group: int = min(group or weight.numel(), weight.numel())
         flat = weight.detach().float().flatten()
         filler = flat[-1:].expand(-len(flat) % self.group)
         rows = torch.cat([flat, filler]).view(-1, self.group)  # [groups, group]
@@ -108,12 +110,13 @@ class QuantizedTensor(nn.Module):
         else:
             scale = rows.abs().amax(1)
             scale = scale if scheme.kind == "nf4" else scale / self._half
-        rows = rows / torch.where(scale > 0, scale, 1)[:, None]  # in steps
+        rows = rows * torch.where(scale > 0, 1 / scale, 0)[:, None]  # in steps
         if scheme.kind == "nf4":
             levels = nf4_levels().to(rows)
             codes = torch.bucketize(rows, (levels[1:] + levels[:-1]) / 2)
         else:
-            codes = (rows.round() + self._half).clamp(0, 2**scheme.bits - 1)
+            codes = (rows.abs() + 0.5).floor() * rows.sign()  # halves as in GGUF
+            codes = (codes + self._half).clamp(0, 2**scheme.bits - 1)
         self.register_buffer("packed", pack(codes.flatten()[: len(flat)], scheme.bits))
         if scheme.double:  # the mean goes first: scales are all above 0
             self.register_buffer("mean", scale.mean())
@@ -162,7 +165,11 @@ def quantize_tensor(weight: Tensor, scheme: Scheme | None = None) -> QuantizedTe
     if not weight.numel() or not weight.dim() or not weight.isfinite().all():
         rule = f"weight {list(weight.shape)} is empty, or holds nan or inf."
         raise CourseError(rule, "look for the step that made them: an fp16 overflow?")
-    return QuantizedTensor(weight, scheme or Scheme())
+    small = QuantizedTensor(weight, scheme or Scheme())
+    if not all(part.isfinite().all() for part in small.buffers()):
+        rule = f"A scale does not fit: weights reach {weight.abs().max().item():.3g}."
+        raise CourseError(rule, 'try Scheme(scale="float32").')
+    return small
 
 
 class QuantizedLinear(nn.Module):
@@ -186,7 +193,8 @@ def quantize_model(
     """Return a copy of a `Loaded` with quantised linear layers; the first stays as is.
 
     Embeddings and norms are no linear layers and stay; so do experts that a model keeps
-    in one tensor (Qwen3-MoE in transformers 5).
+    in one tensor (Qwen3-MoE in transformers 5). An output head that shares the
+    embedding's weights gets its own when skip leaves it in.
 
     Args:
         loaded: a `models.Loaded`, its weights not quantised yet.
@@ -200,17 +208,18 @@ def quantize_model(
         for name, layer in loaded.model.named_modules()
         if type(layer) is nn.Linear
     }
-    for pattern in [skip] if isinstance(skip, str) else skip:
-        found = [name for name in linear if fnmatchcase(name, pattern)]
+    patterns = [skip] if isinstance(skip, str) else skip
+    for pattern in patterns:
+        found = any(fnmatchcase(name, pattern) for name in linear)
         if not found and pattern != "lm_head":
             rule = f"skip {pattern!r} matches none of {len(linear)} linear layers."
             raise CourseError(rule, f"names look like {next(iter(linear), 'none')!r}.")
-        linear = {name: linear[name] for name in linear if name not in found}
-    if not linear:
+    names = [n for n in linear if not any(fnmatchcase(n, p) for p in patterns)]
+    if not names:
         rule = "No linear layer is left to quantise."
         raise CourseError(rule, "skip fewer; a model quantised before has none.")
     model = copy.deepcopy(loaded.model)
-    for name in linear:
+    for name in names:
         layer = model.get_submodule(name)
         if packed:
             parent, _, last = name.rpartition(".")
@@ -218,16 +227,20 @@ def quantize_model(
             setattr(model.get_submodule(parent), last, small)
         else:
             rounded = quantize_tensor(layer.weight, scheme).dequantize()
-            layer.weight.data = rounded.to(layer.weight)
+            # a new parameter: an embedding that shares the old one stays as it is
+            layer.weight = nn.Parameter(rounded.to(layer.weight), requires_grad=False)
+    if "lm_head" in names:  # or the next tie_weights would undo it
+        model.config.tie_word_embeddings = False
     return replace(loaded, model=model)
 
 
 def _stored(model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a model's state by name, shared ones once."""
-    seen: dict[int, tuple[str, Tensor]] = {}
+    seen: dict[int | str, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor):
-            seen.setdefault(tensor.data_ptr(), (name, tensor))
+            # tensors on the device "meta" have no address, all are of their own
+            seen.setdefault(tensor.data_ptr() or name, (name, tensor))
     return dict(seen.values())
 
 
@@ -247,8 +260,8 @@ def model_size_mb(model: nn.Module) -> float:
 def decode_bytes(model: nn.Module) -> int:
     """Return the bytes of weights read to decode one token: all but the embedding.
 
-    An embedding that is the output head too counts: there it is read whole. Of experts
-    all count, the idle ones too. The KV cache comes on top.
+    An embedding that is the output head too counts: there it is read whole. Experts
+    that stay idle count, and so does a vision tower. The KV cache comes on top.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     shared = head is not None and head.weight is embedding.weight
@@ -272,14 +285,18 @@ def _windows(
 ) -> Iterator[tuple[Tensor, int]]:
     """Yield ids [1, tokens] and how many of them, at the end, are to be scored."""
     limit = loaded.model.config.get_text_config().max_position_embeddings
-    if not (isinstance(window, int) and 0 < stride < window <= limit):
-        rule = f"0 < stride < window <= {limit} must hold, got {stride}, {window}."
+    whole = isinstance(window, int) and isinstance(stride, int)
+    if not (whole and 0 < stride < window <= limit):
+        rule = f"0 < stride < window <= {limit} must hold, got {stride} and {window}."
         raise CourseError(rule, "try window=512, stride=256.")
     number = 0
-    for text in [texts] if isinstance(texts, str) else texts:
-        prompt, reply = ("", text) if isinstance(text, str) else text
+    for text in [texts] if isinstance(texts, str | tuple) else texts:
+        pair = ("", text) if isinstance(text, str) else text
+        if not isinstance(pair, tuple) or [*map(type, pair)] != [str, str]:
+            rule = f"A text must be a string or (prompt, reply), got {text!r:.60}."
+            raise CourseError(rule, "give several texts as a list.")
         ids: list[int] = []
-        for words in (prompt, reply):
+        for words in pair:
             done = max(1, len(ids))
             ids += loaded.tokenizer(words, add_special_tokens=False)["input_ids"]
         while done < len(ids):

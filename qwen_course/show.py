@@ -16,6 +16,9 @@ from qwen_course import models
 from qwen_course.catalog import data_dir
 from qwen_course.chat import TokenRow
 from qwen_course.errors import CourseError
+from qwen_course.gauges import bars as bars
+from qwen_course.gauges import bits as bits
+from qwen_course.gauges import roofline as roofline
 from qwen_course.generate import Piece, Reply
 from qwen_course.plots import COLOURS as COLOURS
 from qwen_course.plots import Picture as Picture

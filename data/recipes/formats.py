@@ -1,6 +1,6 @@
 """Measures one official model in many formats and engines; keeps the numbers.
 
-    python data/recipes/formats.py [FORMAT ...]  # size, memory, quality: an hour
+    python data/recipes/formats.py [FORMAT ...]  # size, memory, quality: 40 minutes
     python data/recipes/formats.py --speed       # tokens a second, in turns: minutes
 
 Each format runs in a process of its own, so that its peak memory is its own. Speeds are
@@ -30,7 +30,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from official import BOXED, said
+from official import said
 from tqdm import tqdm
 
 from qwen_course import answers, catalog, chat, generate, models, quantize, tasks
@@ -191,6 +191,14 @@ def dynamic_int8(model: Any) -> None:
     )
 
 
+def dynamic_by_row(model: Any) -> None:
+    """The same with a scale for each row of weights instead of one for all."""
+    by_row = torch.ao.quantization.per_channel_dynamic_qconfig
+    torch.ao.quantization.quantize_dynamic(
+        model, {torch.nn.Linear: by_row}, inplace=True
+    )
+
+
 def torchao_int8(model: Any) -> None:
     """Int8 weights of torchao; the product is in bf16."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -338,6 +346,7 @@ FORMATS: dict[str, Any] = {
     "bitsandbytes NF4": BitsAndBytes(**NF4),
     "bitsandbytes NF4, double": BitsAndBytes(**NF4, bnb_4bit_use_double_quant=True),
     "PyTorch dynamic int8": Converted(dynamic_int8, dtype=torch.float32),
+    "PyTorch dynamic int8, by row": Converted(dynamic_by_row, dtype=torch.float32),
     "torchao int8": Converted(torchao_int8, dtype=torch.bfloat16),
     "llama.cpp Q4_K_M": LlamaCpp(),
     "OpenVINO int8": OpenVino("openvino_int8"),
@@ -424,16 +433,8 @@ def store(file: str, key: str, rows: dict[str, Any]) -> None:
 def quality(names: list[str]) -> None:
     """Measure size, load time, memory, text quality and right answers of formats."""
     text = catalog.text("samples/reading.txt")
-    functions, algebra = tasks.samples("functions"), tasks.samples("algebra")
-    asked = {
-        "functions": (
-            functions,
-            [said(p.question) for p in functions],
-            300,
-            ("```\n",),
-        ),
-        "algebra": (algebra, [said(p.question, BOXED) for p in algebra], 500, ()),
-    }
+    problems = tasks.samples("functions")
+    asked = [said(problem.question) for problem in problems]
     for name in names:
         row: dict[str, Any] = {}
         with process(name) as ask:
@@ -443,13 +444,12 @@ def quality(names: list[str]) -> None:
             row |= {key: round(value, 1) for key, value in ask("size").items()}
             if hasattr(FORMATS[name], "quality"):
                 row |= {k: round(v, 4) for k, v in ask("quality", text).items()}
-            for task, (problems, conversations, room, stop) in asked.items():
-                texts = ask("answers", conversations, room, stop)
-                marks = [
-                    answers.solves(problem, text).passed
-                    for problem, text in zip(problems, texts, strict=True)
-                ]
-                row[task] = "".join(str(int(mark)) for mark in marks)
+            texts = ask("answers", asked, 300, ("```\n",))
+        marks = [
+            answers.solves("functions", text, problem.tests).passed
+            for problem, text in zip(problems, texts, strict=True)
+        ]
+        row["functions"] = "".join(str(int(mark)) for mark in marks)
         store("formats.json", "formats", {name: row})
         tqdm.write(f"{name}: {row}")
 
