@@ -157,7 +157,7 @@ def bars(
         raise CourseError(rule, "low <= value <= high; without interval, value thrice.")
     size = (10, 1.3 + 0.42 * len(rows))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
-    told = [title] * bool(title) + [f"In {unit}, with the interval:"]
+    told = [title] * bool(title) + [f"In {unit}:"]
     for place, (label, value, low, high) in enumerate(rows):
         sign, look = "", {"color": COLOURS["user"], "hatch": ""}
         if reference is not None and value < reference:
@@ -167,7 +167,8 @@ def bars(
         axes.barh(-place, value, 0.7, edgecolor="black", **look)
         reach = [[value - low], [high - value]]
         axes.errorbar(value, -place, xerr=reach, color="black", capsize=4)
-        text = f"{_number(value)} [{_number(low)}, {_number(high)}]"
+        text = _number(value)
+        text += f" [{_number(low)}, {_number(high)}]" if low < high else ""
         beside = axes.get_yaxis_transform()  # a column of its own, clear of the bars
         axes.text(1.02, -place, text, va="center", transform=beside)
         told.append(f"{label}: {text}{sign}")

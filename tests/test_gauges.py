@@ -161,7 +161,7 @@ def test_roofline_refuses(points, bandwidth):
 def test_bars_tell_every_number_and_what_is_below():
     assert gauges.bars(ROWS, "times faster", "What helped", 1.0).alt.splitlines() == [
         "What helped",
-        "In times faster, with the interval:",
+        "In times faster:",
         "int8: 2.61 [2.50, 2.74]",
         "cache: 0.980 [0.950, 1.01], below 1, 1 is within the interval",
         "fp32: 0.500 [0.400, 0.600], below 1",

@@ -370,7 +370,7 @@ def _check_paired(answer: Answer) -> str | None:
 
 _PAIRED_HEAD = "from statistics import mean, median\n\n\ndef paired_ratio(seconds):\n"
 _PAIRED = """\
-    pairs = zip(seconds[::2], seconds[1::2])
+    pairs = zip(seconds[::2], seconds[1::2], strict=True)
     return median(a / b for a, b in pairs)"""
 
 
