@@ -431,7 +431,7 @@ def store(file: str, key: str, rows: dict[str, Any]) -> None:
     path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def quality(names: list[str]) -> None:
+def quality(names: list[str], replies: bool = True) -> None:
     """Measure size, load time, memory, text quality and right answers of formats."""
     text = catalog.text("samples/reading.txt")
     problems = tasks.samples("functions")
@@ -445,12 +445,13 @@ def quality(names: list[str]) -> None:
             row |= {key: round(value, 1) for key, value in ask("size").items()}
             if hasattr(FORMATS[name], "quality"):
                 row |= {k: round(v, 4) for k, v in ask("quality", text).items()}
-            texts = ask("answers", asked, 300, ("```\n",))
+            texts = ask("answers", asked, 300, ("```\n",)) if replies else []
         marks = [
             answers.solves("functions", text, problem.tests).passed
-            for problem, text in zip(problems, texts, strict=True)
+            for problem, text in zip(problems, texts, strict=replies)
         ]
-        row["functions"] = "".join(str(int(mark)) for mark in marks)
+        if replies:
+            row["functions"] = "".join(str(int(mark)) for mark in marks)
         store("formats.json", "formats", {name: row})
         tqdm.write(f"{name}: {row}")
 
@@ -487,12 +488,13 @@ def main() -> None:
     parser.add_argument(
         "--speed", action="store_true", help="tokens a second, in turns"
     )
+    parser.add_argument("--no-replies", action="store_true", help="leave tasks out")
     options = parser.parse_args()
     names = options.names or [name for name in FORMATS if installed(name)]
     if options.speed:
         speed([n for n in names if "own" not in n])
     else:
-        quality(names)
+        quality(names, not options.no_replies)
 
 
 if __name__ == "__main__":
