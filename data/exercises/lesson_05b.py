@@ -419,7 +419,7 @@ PAIRED = Exercise(
             "every two neighbours are a pair",
             _PAIRED_HEAD
             + _PAIRED.replace("seconds[::2], ", "seconds, ").replace(
-                "seconds[1::2]", "seconds[1:]"
+                "seconds[1::2], strict=True", "seconds[1:]"
             ),
             "belongs to one pair",
         ),
