@@ -1,0 +1,222 @@
+"""LoRA: an adapter on a model, trained, saved, loaded, merged; or a full fine-tune.
+
+Gets a `models.Loaded` and gives back another one. Both share the weights of the base,
+which are never changed. Loads no models, knows no tasks. peft makes the adapters.
+"""
+
+import copy
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qwen_course.errors import CourseError
+from qwen_course.masking import Example, refuse_leaks, tokenize
+from qwen_course.training import History, Run, interrupts
+
+_RANGES = {
+    "rank": (1, 4096), "steps": (1, 10**7), "batch_size": (1, 10**5),
+    "accumulate": (1, 10**5), "max_length": (1, 10**7), "seed": (0, 2**63 - 1),
+    "evaluate_every": (1, 10**7), "patience": (1, 10**7),
+    "alpha": (1e-6, 1e6), "dropout": (0.0, 0.99), "learning_rate": (1e-9, 10.0),
+    "warm_up": (0.0, 1.0), "weight_decay": (0.0, 10.0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """How to tune. The defaults suit official models; pocket models need more.
+
+    A step takes batch_size x accumulate rows. The rate rises over the first share
+    `warm_up` of the steps, then falls to 0 along a cosine.
+    """
+
+    rank: int = 16  # columns of B, rows of A
+    alpha: float | None = None  # the update is B A times alpha / rank; None: 2 rank
+    dropout: float = 0.0  # share of a layer's input that its adapter does not see
+    targets: str | tuple[str, ...] = "all-linear"  # all but the output head
+    new_tokens: tuple[int, ...] = ()  # ids whose embeddings are trained as well
+    full: bool = False  # no adapter: a copy of the model, all of its weights trained
+    learning_rate: float = 2e-4
+    steps: int = 100
+    batch_size: int = 8
+    accumulate: int = 1  # parts that a step is computed in, to save memory
+    warm_up: float = 0.1
+    weight_decay: float = 0.0
+    max_length: int = 1024  # tokens; a longer example is an error, never cut
+    thinking: bool | None = False  # template switch for answers without a thought
+    evaluate_every: int | None = None  # steps; None: ten times in all
+    patience: int | None = None  # evaluations without a better one, then stop
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {}
+        for name, (low, high) in _RANGES.items():
+            value, whole = getattr(self, name), isinstance(low, int)
+            number = isinstance(value, int if whole else int | float)
+            fits = number and not isinstance(value, bool) and low <= value <= high
+            may_lack = name in ("alpha", "evaluate_every", "patience")
+            if not fits and not (value is None and may_lack):
+                rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
+        if rules:
+            got = [f"{n} must be {rules[n]}, got {getattr(self, n)!r}." for n in rules]
+            raise CourseError(" ".join(got), "leave it out to take the default.")
+
+
+def train(
+    loaded: Any,
+    examples: Sequence[Example],
+    settings: LoraSettings | None = None,
+    *,
+    validation: Sequence[Example] = (),
+    held_out: Sequence[Example] = (),
+    measure: Callable[[Any], dict[str, float]] | None = None,
+    checkpoint: Path | str | None = None,
+    accelerator: Any = None,
+) -> History:
+    """Train an adapter (or a full copy) on chat examples; return its History.
+
+    An interrupt (Ctrl-C, the stop button) lets the step end and keeps the best so far.
+
+    Args:
+        loaded: a `models.Loaded`. If it has an adapter, a copy of that is trained on.
+        examples: see `tokenize`. CourseError names the first bad one by its number.
+        settings: LoraSettings; None takes the defaults.
+        validation: examples to measure the loss on; the best weights are kept by it.
+        held_out: examples of the tests. One that is in `examples` is an error.
+        measure: called with the tuned Loaded at each evaluation, returns figures.
+        checkpoint: a file that each evaluation writes. If it exists, training goes on
+            from it and ends as if it had never stopped.
+        accelerator: accelerate's, in a script that `accelerate launch` starts: each
+            process takes its share of every batch.
+    """
+    settings = settings or LoraSettings()
+    positions = getattr(loaded.model.config, "max_position_embeddings", 10**9)
+    options = (min(settings.max_length, positions), settings.thinking)
+    rows = tokenize(loaded.tokenizer, examples, *options)
+    held = tokenize(loaded.tokenizer, validation, *options) if validation else []
+    refuse_leaks(examples, [*validation, *held_out])
+    devices = [loaded.model.device] if loaded.model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), interrupts() as interrupted:
+        torch.manual_seed(settings.seed)
+        tuned = replace(loaded, model=_prepared(loaded, settings))
+        run = Run(tuned, rows, held, settings, accelerator)
+        path = Path(checkpoint) if checkpoint else None
+        if path and path.exists():
+            run.restore(path)
+        run.go(measure, path, interrupted)
+    return run.history()
+
+
+def _sharing(model: Any) -> Any:
+    """Return a model of its own modules on the same weights; adapters are copied."""
+    memo: dict[int, Any] = {}
+    for name, weight in model.named_parameters():
+        if "lora_" not in name and "token_adapter" not in name:
+            plain = type(weight) is nn.Parameter
+            memo[id(weight)] = nn.Parameter(weight.data, False) if plain else weight
+    memo |= {id(buffer): buffer for buffer in model.buffers()}
+    return copy.deepcopy(model, memo)
+
+
+def _prepared(loaded: Any, settings: LoraSettings) -> Any:
+    """Return the model to train: with an adapter, or a copy in float32."""
+    if settings.full:
+        model = copy.deepcopy(loaded.model).float()
+        return model.requires_grad_(True)
+    import peft
+
+    model = _sharing(loaded.model)
+    if config := getattr(model, "peft_config", {}).get("default"):
+        if config.r != settings.rank:
+            rule = (
+                f"This adapter has rank {config.r}, the settings say {settings.rank}."
+            )
+            raise CourseError(rule, "Use its rank, or start from the base model.")
+        for name, weight in model.named_parameters():
+            weight.requires_grad_("lora_" in name or "token_adapter" in name)
+        return model
+    targets = settings.targets
+    alpha: Any = settings.alpha or 2 * settings.rank  # peft's hint: a whole number
+    config = peft.LoraConfig(
+        r=settings.rank, lora_alpha=alpha,
+        lora_dropout=settings.dropout, task_type="CAUSAL_LM",
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        trainable_token_indices=list(settings.new_tokens) or None,
+    )  # fmt: skip
+    try:
+        with warnings.catch_warnings():  # of peft to transformers, not for the learner
+            warnings.simplefilter("ignore", FutureWarning)
+            return peft.get_peft_model(model, config)
+    except ValueError as error:
+        linear = {
+            name.rpartition(".")[2]
+            for name, part in loaded.model.named_modules()
+            if isinstance(part, nn.Linear)
+        }
+        rule = f"No adapter can be put on {targets!r}: {str(error):.120}"
+        raise CourseError(
+            rule, f"Linear layers: {', '.join(sorted(linear))}."
+        ) from None
+
+
+def save(tuned: Any, folder: Path | str) -> Path:
+    """Write an adapter (or, without one, the whole model) and the tokenizer.
+
+    The folder is whole or not there. One that holds an earlier save is replaced;
+    CourseError for any other that is not empty.
+    """
+    folder = Path(folder)
+    model, adapter = tuned.model, hasattr(tuned.model, "peft_config")
+    mark = "adapter_config.json" if adapter else "config.json"
+    if folder.exists() and any(folder.iterdir()) and not (folder / mark).exists():
+        rule = f"{folder} holds other files."
+        raise CourseError(rule, "Name a new folder: nothing of yours is overwritten.")
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    options: dict[str, Any] = {}
+    if adapter:  # the name, not a path on this machine
+        model.peft_config["default"].base_model_name_or_path = tuned.source.name
+        options = {"save_embedding_layers": False}  # it would ask the Hub
+    try:
+        model.save_pretrained(part, **options)
+        tuned.tokenizer.save_pretrained(part)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def load(loaded: Any, folder: Path | str) -> Any:
+    """Return a Loaded with the adapter that `save` wrote; the base stays as it is."""
+    import peft
+
+    path = Path(folder) / "adapter_config.json"
+    if not path.is_file():
+        rule = f"{folder} holds no adapter."
+        raise CourseError(rule, "Name a folder that finetune.save wrote.")
+    base = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+    if base != loaded.source.name:
+        rule = f"This adapter was trained on {base}, not on {loaded.source.name}."
+        raise CourseError(rule, f"models.load({base!r})")
+    model = peft.PeftModel.from_pretrained(_sharing(loaded.model), str(folder))
+    return replace(loaded, model=model.eval())
+
+
+def merge(tuned: Any) -> Any:
+    """Return a Loaded whose weights hold the update, W + B A alpha / rank.
+
+    A plain model again: as fast as the base, its size on disk. Weights are rounded to
+    their type, so bfloat16 gives slightly other logits than the adapter.
+    """
+    if not hasattr(tuned.model, "peft_config"):
+        raise CourseError("This model has no adapter.", "Pass history.tuned.")
+    return replace(tuned, model=copy.deepcopy(tuned.model).merge_and_unload().eval())
