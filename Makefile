@@ -8,6 +8,10 @@ SOLUTIONS := $(wildcard notebooks/solutions/*.ipynb)
 # Lessons with recordings run once on official weights, when they are recorded.
 RECORDED := $(foreach path,$(wildcard data/recorded/*.json),notebooks/$(basename $(notdir $(path)))_%)
 NBVAL := --nbval-current-env -p no:cacheprovider
+# Two lessons at a time, each on one thread; the longest first.
+WORKERS ?= 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+LONGEST := $(wildcard notebooks/90_*.ipynb)
 OFFLINE := HF_HUB_OFFLINE=1 $(BIN)/python tests/offline.py
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 LAB_FLAGS ?=
@@ -46,7 +50,7 @@ check: lint ## fast: ruff, mypy, unit tests, static notebook rules
 
 test: lint ## everything without network: all unit tests, strict nbval on pocket models, solutions
 	QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -m "not weights and not hub and not gpu"
-	QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest --nbval $(NBVAL) --nbval-cell-timeout 120 $(NOTEBOOKS) $(SOLUTIONS)
+	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS)) $(SOLUTIONS)
 
 test-real: fetch ## every notebook on official weights, whose replies are recorded
 	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu"
