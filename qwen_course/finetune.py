@@ -28,6 +28,7 @@ _RANGES = {
     "alpha": (1e-6, 1e6), "dropout": (0.0, 0.99), "learning_rate": (1e-9, 10.0),
     "warm_up": (0.0, 1.0), "weight_decay": (0.0, 10.0),
 }  # fmt: skip
+_OWN = ("lora_", "trainable_tokens_delta")  # in the names of an adapter's weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,8 @@ class LoraSettings:
             may_lack = name in ("alpha", "evaluate_every", "patience")
             if not fits and not (value is None and may_lack):
                 rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
+        if not isinstance(self.thinking, bool | None):
+            rules["thinking"] = "True, False or None"
         if rules:
             got = [f"{n} must be {rules[n]}, got {getattr(self, n)!r}." for n in rules]
             raise CourseError(" ".join(got), "leave it out to take the default.")
@@ -86,7 +89,8 @@ def train(
     An interrupt (Ctrl-C, the stop button) lets the step end and keeps the best so far.
 
     Args:
-        loaded: a `models.Loaded`. If it has an adapter, a copy of that is trained on.
+        loaded: a `models.Loaded`. If it has an adapter, a copy of that is trained on,
+            with its own alpha, dropout and targets.
         examples: see `tokenize`. CourseError names the first bad one by its number.
         settings: LoraSettings; None takes the defaults.
         validation: examples to measure the loss on; the best weights are kept by it.
@@ -97,21 +101,27 @@ def train(
         accelerator: accelerate's, in a script that `accelerate launch` starts: each
             process takes its share of every batch.
     """
-    settings = settings or LoraSettings()
-    positions = getattr(loaded.model.config, "max_position_embeddings", 10**9)
+    settings = LoraSettings() if settings is None else settings
+    if not isinstance(settings, LoraSettings):
+        rule = f"settings must be a LoraSettings, got {settings!r:.60}."
+        raise CourseError(rule, "Write LoraSettings(rank=8).")
+    positions = loaded.model.config.get_text_config().max_position_embeddings
     options = (min(settings.max_length, positions), settings.thinking)
-    rows = tokenize(loaded.tokenizer, examples, *options)
-    held = tokenize(loaded.tokenizer, validation, *options) if validation else []
-    refuse_leaks(examples, [*validation, *held_out])
+    rows, held = tokenize(loaded.tokenizer, examples, *options), []
+    if validation:
+        name = "Validation example"
+        held = tokenize(loaded.tokenizer, validation, *options, name)
+        refuse_leaks(examples, validation, name.lower())
+    refuse_leaks(examples, held_out or ())
     devices = [loaded.model.device] if loaded.model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), interrupts() as interrupted:
+    with torch.random.fork_rng(devices), torch.enable_grad(), interrupts() as asked:
         torch.manual_seed(settings.seed)
         tuned = replace(loaded, model=_prepared(loaded, settings))
         run = Run(tuned, rows, held, settings, accelerator)
         path = Path(checkpoint) if checkpoint else None
         if path and path.exists():
             run.restore(path)
-        run.go(measure, path, interrupted)
+        run.go(measure, path, asked)
     return run.history()
 
 
@@ -119,7 +129,7 @@ def _sharing(model: Any) -> Any:
     """Return a model of its own modules on the same weights; adapters are copied."""
     memo: dict[int, Any] = {}
     for name, weight in model.named_parameters():
-        if "lora_" not in name and "token_adapter" not in name:
+        if not any(part in name for part in _OWN):
             plain = type(weight) is nn.Parameter
             memo[id(weight)] = nn.Parameter(weight.data, False) if plain else weight
     memo |= {id(buffer): buffer for buffer in model.buffers()}
@@ -128,43 +138,76 @@ def _sharing(model: Any) -> Any:
 
 def _prepared(loaded: Any, settings: LoraSettings) -> Any:
     """Return the model to train: with an adapter, or a copy in float32."""
+    old = getattr(loaded.model, "peft_config", {}).get("default")
     if settings.full:
-        model = copy.deepcopy(loaded.model).float()
-        return model.requires_grad_(True)
+        if old:
+            rule = "full=True trains a plain model, this one has an adapter."
+            raise CourseError(rule, "Pass finetune.merge(history.tuned).")
+        if not all(weight.is_floating_point() for weight in loaded.model.parameters()):
+            rule = "full=True cannot train quantised weights."
+            raise CourseError(rule, "Leave full out, or load the model unquantised.")
+        return copy.deepcopy(loaded.model).float().requires_grad_(True)
     import peft
 
     model = _sharing(loaded.model)
-    if config := getattr(model, "peft_config", {}).get("default"):
-        if config.r != settings.rank:
-            rule = (
-                f"This adapter has rank {config.r}, the settings say {settings.rank}."
-            )
-            raise CourseError(rule, "Use its rank, or start from the base model.")
+    for part in model.modules():  # bitsandbytes packs what replies: without gradient
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
+            if getattr(part.weight.quant_state, "packing_format_for_cpu", False):
+                rule = "4-bit weights that have replied on this processor cannot train."
+                raise CourseError(rule, "Load them again, train before they reply.")
+    if old:
+        _refuse_changes(old, settings)
         for name, weight in model.named_parameters():
-            weight.requires_grad_("lora_" in name or "token_adapter" in name)
+            weight.requires_grad_(any(part in name for part in _OWN))
         return model
-    targets = settings.targets
+    targets = _targets(model, settings.targets)
+    entries = model.get_input_embeddings().weight.shape[0]
+    if not all(type(n) is int and 0 <= n < entries for n in settings.new_tokens):
+        rule = f"new_tokens must be ids below {entries:,}, got {settings.new_tokens}."
+        raise CourseError(rule, "tokenizer.convert_tokens_to_ids gives them.")
     alpha: Any = settings.alpha or 2 * settings.rank  # peft's hint: a whole number
     config = peft.LoraConfig(
         r=settings.rank, lora_alpha=alpha,
         lora_dropout=settings.dropout, task_type="CAUSAL_LM",
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=targets,
         trainable_token_indices=list(settings.new_tokens) or None,
     )  # fmt: skip
-    try:
-        with warnings.catch_warnings():  # of peft to transformers, not for the learner
-            warnings.simplefilter("ignore", FutureWarning)
-            return peft.get_peft_model(model, config)
-    except ValueError as error:
-        linear = {
-            name.rpartition(".")[2]
-            for name, part in loaded.model.named_modules()
-            if isinstance(part, nn.Linear)
-        }
-        rule = f"No adapter can be put on {targets!r}: {str(error):.120}"
-        raise CourseError(
-            rule, f"Linear layers: {', '.join(sorted(linear))}."
-        ) from None
+    with warnings.catch_warnings():  # of peft to other libraries, not for the learner
+        warnings.simplefilter("ignore")
+        return peft.get_peft_model(model, config)
+
+
+def _targets(model: Any, targets: Any) -> Any:
+    """Return the targets for peft, which takes no notice of a wrong name."""
+    names = [targets] if isinstance(targets, str) else list(targets or ())
+    tied = model.get_input_embeddings().weight  # shared by the output head, or not
+    linear = [
+        f".{name}"
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear) and part.weight is not tied
+    ]
+    if targets == "all-linear" and linear:
+        return targets
+    for name in names or [""]:
+        if not any(full.endswith(f".{name}") for full in linear):
+            known = sorted({full.rpartition(".")[2] for full in linear})
+            rule = f"targets must name linear layers of this model, got {targets!r}."
+            raise CourseError(rule, f"Linear layers: {', '.join(known)}.")
+    return names
+
+
+def _refuse_changes(config: Any, settings: LoraSettings) -> None:
+    """Raise CourseError where the settings ask for another adapter than there is."""
+    own: dict[str, Any] = {"rank": config.r, "alpha": config.lora_alpha}
+    own |= {"dropout": config.lora_dropout, "targets": {*config.target_modules}}
+    own["new_tokens"] = {*(config.trainable_token_indices or ())}
+    for name, value in own.items():
+        said, default = getattr(settings, name), getattr(LoraSettings(), name)
+        same = {*said} == value if isinstance(said, tuple) else said == value
+        if not same and (said != default or name == "rank"):
+            rule = f"This adapter has {name} {value}, the settings say {said}."
+            raise CourseError(rule, "Use its own, or start from the base model.")
 
 
 def save(tuned: Any, folder: Path | str) -> Path:
@@ -173,12 +216,8 @@ def save(tuned: Any, folder: Path | str) -> Path:
     The folder is whole or not there. One that holds an earlier save is replaced;
     CourseError for any other that is not empty.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     model, adapter = tuned.model, hasattr(tuned.model, "peft_config")
-    mark = "adapter_config.json" if adapter else "config.json"
-    if folder.exists() and any(folder.iterdir()) and not (folder / mark).exists():
-        rule = f"{folder} holds other files."
-        raise CourseError(rule, "Name a new folder: nothing of yours is overwritten.")
     part = folder.with_name(f".{folder.name}.{os.getpid()}")
     options: dict[str, Any] = {}
     if adapter:  # the name, not a path on this machine
@@ -187,9 +226,17 @@ def save(tuned: Any, folder: Path | str) -> Path:
     try:
         model.save_pretrained(part, **options)
         tuned.tokenizer.save_pretrained(part)
+        (part / "README.md").unlink(missing_ok=True)  # empty, but for a path from here
+        written = {path.name for path in part.iterdir()}
+        there = folder.iterdir() if folder.is_dir() else [folder] * folder.exists()
+        if others := sorted({path.name for path in there} - written):
+            rule = f"{folder} holds other files, such as {others[0]}."
+            raise CourseError(rule, "Name a new folder: nothing is overwritten.")
+        old = part.with_name(f"{part.name}.old")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
@@ -203,11 +250,21 @@ def load(loaded: Any, folder: Path | str) -> Any:
     if not path.is_file():
         rule = f"{folder} holds no adapter."
         raise CourseError(rule, "Name a folder that finetune.save wrote.")
-    base = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+    if hasattr(loaded.model, "peft_config"):
+        raise CourseError("This model has an adapter.", "Pass the base model.")
+    try:
+        told = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
+        base = str(told).rstrip("/").rpartition("/")[2]  # others write owner/ or a path
+    except (ValueError, KeyError, TypeError) as error:
+        rule = f"{path} cannot be read: {type(error).__name__}."
+        raise CourseError(rule, "Save the adapter again.") from None
     if base != loaded.source.name:
         rule = f"This adapter was trained on {base}, not on {loaded.source.name}."
         raise CourseError(rule, f"models.load({base!r})")
-    model = peft.PeftModel.from_pretrained(_sharing(loaded.model), str(folder))
+    with warnings.catch_warnings():  # of peft to other libraries
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        model = peft.PeftModel.from_pretrained(_sharing(loaded.model), str(folder))
     return replace(loaded, model=model.eval())
 
 

@@ -3,8 +3,10 @@
 Uses the model's own template; knows no training. Shapes: [B, T] are B rows of T tokens.
 """
 
+import contextlib
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +32,7 @@ def tokenize(
     examples: Sequence[Example],
     max_length: int = 1024,
     thinking: bool | None = False,
+    name: str = "Example",
 ) -> list[Row]:
     """Return the rows of chat examples: every turn of the assistant counts, once.
 
@@ -45,33 +48,55 @@ def tokenize(
         thinking: goes to the template for turns without a thought. False puts the
             empty thought of Qwen3 into the prompt. None lets the model learn to write
             it, which teaches it not to think.
+        name: what errors call an example.
     """
     if not isinstance(examples, Sequence) or isinstance(examples, str) or not examples:
         rule = f"examples must be a list of one or more, got {examples!r:.60}."
-        raise CourseError(rule, 'Pass [{"messages": [...]}, ...].')
+        hint = 'Pass [{"messages": [...]}, ...]; of a Dataset, list(dataset).'
+        raise CourseError(rule, hint)
     rows: list[Row] = []
     for number, example in enumerate(examples):
-        try:
+        with _told(f"{name} {number}"):
             rows += _tokenize_one(tokenizer, example, number, max_length, thinking)
-        except CourseError as error:
-            raise type(error)(
-                f"Example {number}: {error.message}", error.hint
-            ) from None
     return rows
+
+
+@contextlib.contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Put the place before the message of a CourseError."""
+    try:
+        yield
+    except CourseError as error:
+        raise type(error)(f"{place}: {error.message}", error.hint) from None
 
 
 def _parts(example: Example) -> tuple[list[chat.Message], Any]:
     """Return messages and tools of an example."""
+    messages, tools = example, None
     if isinstance(example, dict):
-        return example.get("messages", []), example.get("tools")
-    return example, None
+        if "messages" not in example:
+            rule = f'an example is a dict with "messages", got {example!r:.60}.'
+            raise CourseError(rule, 'Write {"messages": [{"role": ...}, ...]}.')
+        messages, tools = example["messages"], example.get("tools")
+    chat.validate(messages)
+    return [_with_dicts(message) for message in messages], tools
+
+
+def _with_dicts(message: chat.Message) -> chat.Message:
+    """Return a message whose calls have dicts as arguments: Qwen2.5 quotes a text."""
+    calls = copy.deepcopy(message.get("tool_calls"))
+    for call in calls or []:
+        call = call.get("function", call)
+        if isinstance(call["arguments"], str):
+            with contextlib.suppress(ValueError):  # no JSON: text it stays
+                call["arguments"] = json.loads(call["arguments"])
+    return message | {"tool_calls": calls} if calls else message
 
 
 def _tokenize_one(
     tokenizer: Any, example: Example, number: int, limit: int, thinking: bool | None
 ) -> list[Row]:
     messages, tools = _parts(example)
-    chat.validate(messages)
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns or turns[-1] != len(messages) - 1:
         rule = "the last message must be the assistant's: it is what is learnt."
@@ -80,16 +105,25 @@ def _tokenize_one(
     for turn in turns:
         message = messages[turn]
         content = message.get("content") or ""
-        thought = message.get("reasoning_content") or "<think>" in content
-        if not (content and content.strip()) and not message.get("tool_calls"):
+        thought = (message.get("reasoning_content") or "").strip()
+        if not isinstance(content, str):
+            rule = f"message {turn}, the assistant's answer, must be one text."
+            raise CourseError(rule, "Join the parts of the list.")
+        if not content.strip() and not message.get("tool_calls"):
             rule = f"message {turn}, the assistant's answer, is empty."
             raise CourseError(rule, "Write an answer, or leave the example out.")
+        if "</think>" in content and "</think>" in str(tokenizer.chat_template):
+            rule = f"message {turn} has a thought, or its end, in its content."
+            raise CourseError(rule, 'Put the thought into "reasoning_content".')
         mode = True if thought else thinking
         prompt = chat.encode(tokenizer, messages[:turn], tools, mode)
         whole = chat.encode(tokenizer, messages[: turn + 1], tools, mode, False)
         if whole[: len(prompt)] != prompt:
             rule = f"what serving asks before message {turn} is not how it is trained."
             raise CourseError(rule, "Use the template that the model is served with.")
+        if thought and "</think>" not in tokenizer.decode(whole[len(prompt) :]):
+            rule = f"the template leaves out the thought of message {turn}."
+            raise CourseError(rule, "Leave reasoning_content out, or tune a thinker.")
         end = tokenizer.eos_token_id
         if end not in whole[len(prompt) :]:
             rule = f"the template does not end message {turn} with the token {end}."
@@ -120,16 +154,20 @@ def collate(rows: Sequence[Row], padding: int) -> tuple[Tensor, Tensor]:
     return input_ids, labels
 
 
-def refuse_leaks(examples: Sequence[Example], tests: Sequence[Example]) -> None:
+def refuse_leaks(
+    examples: Sequence[Example], tests: Sequence[Example], name: str = "test"
+) -> None:
     """Raise CourseError when a test stands among the examples, answer or not."""
 
-    def question(example: Example) -> str:
-        messages, _ = _parts(example)
+    def question(place: str, example: Example) -> str:
+        with _told(place):
+            messages, _ = _parts(example)
         asked = [m for m in messages if m["role"] in ("system", "user")]
         return json.dumps([[m["role"], str(m["content"]).strip()] for m in asked])
 
-    places = {question(test): number for number, test in enumerate(tests)}
+    places = {question(f"{name} {n}", test): n for n, test in enumerate(tests)}
     for number, example in enumerate(examples):
-        if (found := places.get(question(example))) is not None:
-            rule = f"Example {number} asks what test {found} asks."
+        found = places.get(question(f"Example {number}", example))
+        if found is not None:
+            rule = f"Example {number} asks what {name} {found} asks."
             raise CourseError(rule, "Take it out: the result would mean nothing.")

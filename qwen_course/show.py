@@ -14,7 +14,11 @@ from typing import Any
 
 from qwen_course import models
 from qwen_course.catalog import data_dir
-from qwen_course.chat import TokenRow
+from qwen_course.chat import TokenRow, token_table
+from qwen_course.curves import before_after as before_after
+from qwen_course.curves import by_number as by_number
+from qwen_course.curves import losses as losses
+from qwen_course.curves import low_rank as low_rank
 from qwen_course.errors import CourseError
 from qwen_course.gauges import bars as bars
 from qwen_course.gauges import bits as bits
@@ -199,6 +203,41 @@ def ribbon(rows: Sequence[TokenRow], title: str = "", typed: range = range(0)) -
         extra += f"border-top:3px solid {COLOURS['warn']};" * (place in typed)
         parts.append(_token(text, row.author, extra))
         parts.append("<br>" * (row.author == "template" and row.text.endswith("\\n")))
+    style = "background:#fff;color:#000;padding:8px;line-height:2"
+    html = f"<div style='{style}'>{''.join(parts)}</div>"
+    return Page(html, "\n".join(lines).lstrip())
+
+
+def mask(tokenizer: Any, row: Sequence[Any], title: str = "") -> Page:
+    """Return a training text as a ribbon: strong and bold is what counts in the loss.
+
+    Hover over a token for its id and author. As text, counted lines begin with a star.
+
+    Args:
+        tokenizer: the one that made the row.
+        row: a `masking.Row`, or a pair of ids and labels, -100 where nothing counts.
+        title: a line above the ribbon.
+    """
+    ids, labels = row[0], row[1]
+    if not len(ids) == len(labels) > 0:
+        rule = f"A row has as many labels as ids, not 0, got {len(labels)}, {len(ids)}."
+        raise CourseError(rule, "Pass a row of masking.tokenize.")
+    counted = [int(label) >= 0 for label in labels]
+    told = f"{sum(counted)} of {len(counted)} tokens count in the loss"
+    lines, last = [title, f"{told} (lines with *)"], ("", False)
+    strong = f"background:{COLOURS['assistant']};font-weight:bold;"
+    strong += "border-bottom:3px solid #333"
+    key = f"<code style='color:#000;{strong}'>like this</code>"
+    parts = [f"<b>{escape(title)}</b><br>{told}: {key}<br>"]
+    for token, counts in zip(token_table(tokenizer, ids), counted, strict=True):
+        if (token.author, counts) != last:
+            last = token.author, counts
+            lines.append(f"{'*' if counts else ' '} {token.author:>9} | ")
+        lines[-1] += token.text
+        style = f"color:#000;{strong}" if counts else "color:#666;background:#eee"
+        hover = f"id {token.id}, {token.author}: {'counts' if counts else 'read only'}"
+        parts.append(f"<code title='{hover}' style='{style}'>{escape(token.text)}")
+        parts.append("</code>" + "<br>" * token.text.endswith("\\n"))
     style = "background:#fff;color:#000;padding:8px;line-height:2"
     html = f"<div style='{style}'>{''.join(parts)}</div>"
     return Page(html, "\n".join(lines).lstrip())

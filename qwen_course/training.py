@@ -160,7 +160,8 @@ class Run:
             "weights": self.copied(),
         }
         self.stopped, self.before = "finished", 0.0
-        told = json.dumps([asdict(settings), rows, held], default=str)
+        first = [weight.flatten()[:2].tolist() for weight in self.weights.values()]
+        told = json.dumps([tuned.source.name, asdict(settings), rows, held, first])
         self.name = hashlib.sha256(told.encode()).hexdigest()
 
     def copied(self) -> dict[str, Tensor]:
@@ -181,32 +182,42 @@ class Run:
             total=settings.steps, initial=len(self.losses), desc="training",
             disable=not is_live(), leave=False,
         )  # fmt: skip
+        if path and not self.losses:
+            self.save(path)  # a folder that takes no file is found out now
+        step, asked = len(self.losses), False
         self.tuned.model.train()
-        while len(self.losses) < settings.steps and self.stopped == "finished":
-            row = self.step(len(self.losses))
-            self.losses.append(row | {"seconds": time.perf_counter() - started})
-            step = len(self.losses)
-            bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
-            bar.update()
-            if not math.isfinite(row["loss"]):
-                self.stopped = "diverged"
-            elif interrupted:
-                self.stopped = "interrupted"
-            elif step % every == 0 or step == settings.steps:
+        while True:
+            due = step > 0 and (step % every == 0 or step == settings.steps)
+            # Saved before it is evaluated: an error of `measure` loses no step, and
+            # what goes on from here evaluates first, as if it had never stopped.
+            if path and (due or asked) and self.stopped == "finished":
+                self.save(path)
+            if due and self.stopped == "finished":
                 self.evaluate(step, measure)
                 self.losses[-1]["seconds"] = time.perf_counter() - started
-            if (
-                path
-                and self.stopped != "diverged"
-                and (interrupted or step % every == 0)
-            ):
-                self.save(path)
+            if step == settings.steps or self.stopped != "finished":
+                break
+            if asked:
+                self.stopped = "interrupted"
+                break
+            row = self.step(step)
+            self.losses.append(row | {"seconds": time.perf_counter() - started})
+            step, asked = step + 1, self.agreed(interrupted)
+            bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
+            bar.update()
         bar.close()
         if self.held and math.isfinite(self.best["loss"]) or self.stopped == "diverged":
             self.put(self.best["weights"])
         else:
             self.best["step"] = len(self.losses)
         self.tuned.model.eval()
+
+    def agreed(self, interrupted: list[bool]) -> bool:
+        """Return whether any process was interrupted, so that all stop together."""
+        if self.processes == 1:
+            return bool(interrupted)
+        asked = torch.tensor(float(len(interrupted)), device=self.accelerator.device)
+        return self.accelerator.reduce(asked).item() > 0
 
     def step(self, number: int) -> dict[str, float]:
         """Update the weights once; return what happened."""
@@ -229,12 +240,14 @@ class Run:
             backward(loss * share)
         if share > 1:
             total = self.accelerator.reduce(total.to(self.accelerator.device)).cpu()
-        torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
         now = rate(settings, number)
         for group in self.optimizer.param_groups:
             group["lr"] = now
-        if torch.isfinite(total):
+        if torch.isfinite(total + norm.cpu()):
             self.optimizer.step()
+        else:
+            self.stopped = "diverged"
         self.optimizer.zero_grad()
         row = {"step": number + 1, "loss": total.item(), "learning_rate": now}
         return row | {"tokens": tokens * share}
@@ -264,7 +277,12 @@ class Run:
             if row["loss"] < self.best["loss"]:
                 self.best = {"step": step, "loss": row["loss"]}
                 self.best["weights"] = self.copied()
-        self.evaluations.append(row | (measure(self.tuned) if measure else {}))
+        found = measure(self.tuned) if measure else {}
+        if not isinstance(found, dict):
+            rule = f"measure must return a dict of figures, got {found!r:.60}."
+            raise CourseError(rule, 'Return {"right": 0.5}, for example.')
+        plain = {n: v.item() if hasattr(v, "item") else v for n, v in found.items()}
+        self.evaluations.append(row | plain | row)
         since = sum(row["step"] > self.best["step"] for row in self.evaluations)
         if self.held and self.settings.patience and since >= self.settings.patience:
             self.stopped = "early"
@@ -283,10 +301,17 @@ class Run:
         state |= {"losses": self.losses, "evaluations": self.evaluations}
         state |= {"optimizer": self.optimizer.state_dict(), "cuda": cuda}
         state |= {"random": torch.get_rng_state()}
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save(state, part)
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, part)
+            part.replace(path)
+        except (OSError, RuntimeError) as error:  # the second is torch's: a full disk
+            rule = f"The checkpoint {path} cannot be written: {error}"
+            raise CourseError(rule, "Make room, or name another file.") from None
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def restore(self, path: Path) -> None:
         """Go back to what `save` wrote."""
@@ -302,7 +327,7 @@ class Run:
         self.put(state["weights"])
         self.best = state["best"]
         self.losses, self.evaluations = state["losses"], state["evaluations"]
-        self.before = self.losses[-1]["seconds"]
+        self.before = self.losses[-1]["seconds"] if self.losses else 0.0
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if state["cuda"] is not None and torch.cuda.is_available():
@@ -311,10 +336,10 @@ class Run:
     def history(self) -> History:
         """Return what happened, with the tuned model."""
         trained = sum(weight.numel() for weight in self.weights.values())
-        unit = 2**20 if sys.platform == "linux" else 2**30  # of KiB, on macOS of bytes
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        unit = 1024 if sys.platform == "linux" else 1  # Linux counts KiB, macOS bytes
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
         if self.tuned.model.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated() / 2**30
+            peak = torch.cuda.max_memory_allocated() / 1e9
         curves = tuple(self.losses), tuple(self.evaluations)
         best = self.best["step"]
         return History(self.tuned, *curves, best, self.stopped, trained, peak)

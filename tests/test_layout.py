@@ -18,7 +18,7 @@ LEVELS = [  # a module imports from lower levels only; `errors` is below all
     {"models", "quantize", "masking"},
     {"generate", "training"},
     {"finetune", "service", "plots"},
-    {"gauges"},
+    {"gauges", "curves"},
     {"show", "checks"},  # leaves: imported by __main__ and by notebooks alone
     {"__main__"},
 ]

@@ -32,8 +32,8 @@ from qwen_course import catalog, finetune, models  # noqa: E402
 
 PLACE = HERE.parent / "measured" / "gpu.json"
 SHAPE = "Qwen2.5-7B-Instruct"
-FORMATS = ("bf16", "nf4")
-STEPS, BATCH = 12, 8
+STEPS, ROWS = 12, 8  # rows a step
+FORMATS = {"bf16": 1, "nf4": 1, "nf4, a row at a time": 8}  # parts of a step
 
 
 def make(folder: Path) -> None:
@@ -58,7 +58,7 @@ def make(folder: Path) -> None:
 def measured(kind: str, folder: Path) -> dict[str, Any]:
     """Return seconds and memory of loading and of a few steps of one format."""
     options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": {"": 0}}
-    if kind == "nf4":
+    if kind.startswith("nf4"):
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -79,7 +79,10 @@ def measured(kind: str, folder: Path) -> dict[str, Any]:
         text = " ".join(words[(number + i * i) % 8] for i in range(60))
         asked = {"role": "user", "content": f"{number}: {text}"}
         examples.append([asked, {"role": "assistant", "content": text}])
-    settings = finetune.LoraSettings(steps=STEPS, batch_size=BATCH, rank=16)
+    parts = FORMATS[kind]
+    settings = finetune.LoraSettings(
+        steps=STEPS, batch_size=ROWS // parts, accumulate=parts, rank=16
+    )
     torch.cuda.reset_peak_memory_stats()
     history = finetune.train(loaded, examples, settings)
     later = history.losses[2:]  # the first steps warm the GPU up
@@ -121,7 +124,7 @@ def main() -> None:
     stored = {
         "shape": SHAPE,
         "weights": "random",
-        "batch_size": BATCH,
+        "rows_a_step": ROWS,
         "steps": STEPS,
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,

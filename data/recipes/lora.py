@@ -100,16 +100,14 @@ def plans() -> list[dict[str, Any]]:
         some: list[dict[str, Any]] = [{}, {"replay": 0}]
         some += [{"full": True, "learning_rate": 1e-3, "replay": n} for n in (0, 200)]
         some += [other | {"replay": 0}, other | {"replay": 0, "new_tokens": True}]
-        some += [other, other | {"new_tokens": True}]
         some += [{"examples": n} for n in (12, 25, 50, 100, 200)]
         some += [{"replay": n} for n in (25, 50, 100, 400)]
-        some += [{"rank": n, "alpha": 2 * n} for n in (1, 2, 4, 8, 64)]
-        some += [
-            {"targets": names} for names in (("q_proj", "v_proj"), attention, gated)
-        ]
-        some += [{"alpha": n} for n in (4, 16, 128)]
         found += [plan | {"seed": seed} for plan in some]
-    found += [{"examples": n, "seed": 2} for n in (12, 25, 50, 100, 200, 400)]
+    for n in (1, 2, 4, 8, 64):
+        found.append({"rank": n, "alpha": 2 * n, "seed": 0})
+    for names in (("q_proj", "v_proj"), attention, gated):
+        found.append({"targets": names, "seed": 0})
+    found += [{"alpha": n, "seed": 0} for n in (4, 16, 128)]
     return found
 
 
