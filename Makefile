@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 SOLUTIONS := $(wildcard notebooks/solutions/*.ipynb)
 # Lessons with recordings run once on official weights, when they are recorded.
-RECORDED := $(foreach path,$(wildcard data/recorded/*.json),notebooks/$(basename $(notdir $(path)))_%)
+LESSONS_RECORDED := $(basename $(notdir $(wildcard data/recorded/*.json)))
+RECORDED := $(LESSONS_RECORDED:%=notebooks/%_%)
 NBVAL := --nbval-current-env -p no:cacheprovider
 # Two lessons at a time, each on one thread; the longest first.
 WORKERS ?= 2
@@ -54,8 +55,8 @@ test: lint ## everything without network: all unit tests, strict nbval on pocket
 
 test-real: fetch ## every notebook on official weights, whose replies are recorded
 	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu"
-	QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest --nbval-lax $(NBVAL) --nbval-cell-timeout 900 $(filter-out $(RECORDED),$(NOTEBOOKS))
-	QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/python tests/record_notebooks.py
+	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval-lax $(NBVAL) --nbval-cell-timeout 900 $(LONGEST) $(filter-out $(RECORDED) $(LONGEST),$(NOTEBOOKS))
+	printf '%s\n' $(LESSONS_RECORDED:%=%_) | OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small xargs -n 1 -P $(WORKERS) env $(OFFLINE) $(BIN)/python tests/record_notebooks.py
 
 test-all: test test-real ## both
 
@@ -65,12 +66,16 @@ notebooks: install ## run the notebooks again on pocket models, normalise and st
 pocket: install ## train the pocket models again (all of them, or ROLE=thinking)
 	$(BIN)/python data/recipes/build.py $(ROLE)
 
-measure: install ## ask official models the questions of lesson 04, measure formats for 05 (two hours)
+measure: install ## ask official models the questions of lesson 04, measure formats for 05, tunings for 06 (three hours)
 	$(BIN)/python -m qwen_course fetch Qwen2.5-Coder-1.5B-Instruct
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/official.py
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/official.py --speed
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/formats.py
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/formats.py --speed
+	$(BIN)/python data/recipes/tuning.py
+	$(BIN)/python data/recipes/qlora.py
+	OMP_NUM_THREADS=1 $(BIN)/python data/recipes/lora.py
+	OMP_NUM_THREADS=1 $(BIN)/python data/recipes/thinking_lost.py
 
 bench: fetch ## measure overheads as ratios (minutes)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/bench.py

@@ -30,7 +30,7 @@ def _name(axes: Any, ends: Sequence[End]) -> None:
 def losses(histories: Any, title: str = "") -> Picture:
     """Return training curves by step, with the learning rate below them.
 
-    The scale is logarithmic where the losses span more than two decades.
+    The scale is logarithmic where the losses span a factor of 20 or more.
 
     Args:
         histories: a `training.History`, or a list of rows as in `History.losses`;
@@ -38,7 +38,7 @@ def losses(histories: Any, title: str = "") -> Picture:
         title: a line above the picture.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     named = histories if isinstance(histories, dict) else {"": histories}
     rows = {name: list(getattr(h, "losses", h)) for name, h in named.items()}
@@ -62,10 +62,11 @@ def losses(histories: Any, title: str = "") -> Picture:
             rates = {row["step"]: row["learning_rate"] for row in rows[name]}
             bottom.plot(rates.keys(), rates.values(), ".-", ms=2, color=colour)
             bottom.set(ylabel="learning\nrate", ylim=(0, None))
-    if top.dataLim.y1 > 100 * top.dataLim.minposy:
+    if top.dataLim.y1 > 20 * top.dataLim.minposy:
         top.set_yscale("log")
         top.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         top.yaxis.set_major_formatter("{x:g}")
+        top.yaxis.set_minor_locator(NullLocator())
     top.set_ylabel("loss in nats a counted token")
     bottom.set_xlabel("step")
     bottom.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -91,7 +92,7 @@ def _losses(
 
     loss = Series({row["step"]: float(row["loss"]) for row in rows})
     plain = loss.where(np.isfinite(loss)).dropna()
-    part = max(1, len(loss) // 15)
+    part = len(loss) // 60 * 2 + 1  # odd: as many before as after
     mean = plain.rolling(part, center=True, min_periods=1).mean()
     thin = 0.3 if part > 1 else 1
     axes.plot(plain, ".-", ms=3, color=colour, alpha=thin, label="each step")

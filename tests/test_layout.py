@@ -24,7 +24,7 @@ LEVELS = [  # a module imports from lower levels only; `errors` is below all
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 LEAVES = {"show", "checks", "__main__"}
-LINES, LINES_OF_A_FILE = 3950, 400  # of code; of a file, all lines
+LINES, LINES_OF_A_FILE = 4400, 400  # of code; of a file, all lines
 IMPORT_SECONDS = 0.2
 MAY_PRINT = {"show", "__main__", "models"}
 PUBLIC = {  # fixed names with their first parameters, as notebooks call them

@@ -1,4 +1,4 @@
-"""Exercises of lesson 06a: mask the loss, a rank for a budget, apply and merge."""
+"""Exercises of lesson 06a: mask the loss, apply and merge, clean the data."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -237,197 +237,6 @@ MASK = Exercise(
 
 # --- 6a.2 ---------------------------------------------------------------------------
 
-_Shapes = list[tuple[int, int]]
-_SMALL: _Shapes = [(896, 896), (896, 128), (896, 128), (896, 896)]  # Qwen2.5-0.5B
-_ALL: _Shapes = [
-    (1024, 2048), (1024, 1024), (1024, 1024), (2048, 1024),
-    (1024, 3072), (1024, 3072), (3072, 1024),
-]  # Qwen3-0.6B  # fmt: skip
-_BUDGETS: tuple[tuple[_Shapes, int, int, float], ...] = (
-    (_SMALL, 24, 2, 9.0),
-    (_SMALL, 24, 2, 20.0),
-    (_SMALL, 24, 4, 20.0),
-    ([(64, 192)], 4, 4, 0.131072),  # 32 fits exactly
-    (_ALL, 28, 2, 42.0),
-    (_ALL, 28, 2, 20.0),
-    (_ALL, 28, 4, 1.0),
-    ([(512, 64), (64, 512)], 6, 2, 0.22),
-    ([(1024, 8)], 4, 2, 0.1),
-    ([(512, 64), (64, 512)], 6, 2, 0.005),
-)
-
-
-def _largest(one: float, budget_mb: float) -> int:
-    """Return the largest power of two of which each needs `one` bytes; 0 if none."""
-    rank = 0
-    while max(1, 2 * rank) * one <= budget_mb * 1e6:
-        rank = max(1, 2 * rank)
-    return rank
-
-
-def _check_rank(answer: Answer) -> str | None:
-    got = [answer([*shapes], *rest) for shapes, *rest in _BUDGETS]
-    right, others = [], []
-    beliefs = (
-        "W stays as it is. Only A [rank, in] and B [out, rank] are new: they have"
-        " rank * (in + out) weights, not in * out.",
-        "Only A is counted: B has weights, too, rank * out of them.",
-        "Only B is counted: A has weights, too, rank * in of them.",
-        "The frozen weights are counted, too. They do not belong to the adapter.",
-        "This is the adapter of one layer. There are `layers` of them.",
-        "Only the first shape is counted: each has an adapter of its own.",
-        "Here 1 MB is 1,000,000 bytes. 2**20 bytes are a MiB.",
-        "bytes_per_weight is left out: a weight takes 2 bytes or 4.",
-        "Rank 1 does not fit everywhere. Where nothing fits, return 0.",
-        "This is the exponent: the rank is 2 to the power of it.",
-        "This is the first rank that does not fit. Go down to the power below.",
-        "A rank that takes exactly the budget fits.",
-        "This is the largest whole number. Ranks are powers of two here.",
-    )
-    for shapes, layers, size, budget in _BUDGETS:
-        sums = [n + m for n, m in shapes]
-        frozen = layers * size * sum(n * m for n, m in shapes)
-        one = layers * size * sum(sums)
-        best = _largest(one, budget)
-        right.append(best)
-        others.append((
-            _largest(frozen, budget),
-            _largest(layers * size * sum(n for n, _ in shapes), budget),
-            _largest(layers * size * sum(m for _, m in shapes), budget),
-            _largest(one, budget - frozen / 1e6),
-            _largest(size * sum(sums), budget),
-            _largest(layers * size * sums[0], budget),
-            _largest(one, budget * 2**20 / 1e6),
-            _largest(layers * sum(sums), budget),
-            max(1, best),
-            max(0, best.bit_length() - 1),
-            max(1, 2 * best) if best * one < budget * 1e6 else best,
-            _largest(one, budget * (1 - 1e-9)),
-            int(budget * 1e6 // one),
-        ))  # fmt: skip
-    whole = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
-    wrong = [i for i, g in enumerate(got) if not whole[i] or g != right[i]]
-    if not wrong:
-        return None
-    named = zip(beliefs, zip(*others, strict=True), strict=True)
-    note = next((told for told, ranks in named if [*ranks] == got), "")
-    shapes, layers, size, budget = _BUDGETS[wrong[0]]
-    best, one = right[wrong[0]], layers * size * sum(n + m for n, m in shapes)
-    if not all(whole):
-        note = "Return a whole number, the rank."
-    elif not note:
-        note = f"Rank {max(1, best)} takes {max(1, best) * one / 1e6:.3g} MB."
-        if best:
-            note = f"{note[:-1]}, rank {2 * best} {2 * best * one / 1e6:.3g} MB."
-    return (
-        f"{note}\n  input: shapes={shapes}, layers={layers}, bytes_per_weight={size},"
-        f" budget_mb={budget}\n  expected: {best}\n  got: {got[wrong[0]]!r}"
-    )
-
-
-_RANK_HEAD = "def largest_rank(shapes, layers, bytes_per_weight, budget_mb):\n"
-_RANK = """\
-    weights = layers * sum(n + m for n, m in shapes)
-    one = weights * bytes_per_weight
-    rank = 1
-    while rank * one <= budget_mb * 1e6:
-        rank = 2 * rank
-    return rank // 2"""
-RANK = Exercise(
-    id="6a.2",
-    title="a rank for a budget",
-    minutes=10,
-    stars=1,
-    check=_check_rank,
-    hints=(
-        "How many weights does one adapter have with rank 1? A is [1, in], B is"
-        " [out, 1].",
-        "With rank r it is r * (in + out). Add up the shapes, then count all layers and"
-        " the bytes of a weight.",
-        "Begin with rank 1 and double it while rank * bytes <= budget_mb * 1e6. The"
-        " last one that fits is half of where you stop; 1 // 2 is 0.",
-    ),
-    solution=_RANK_HEAD + _RANK,
-    name="largest_rank",
-    stub=_RANK_HEAD
-    + '''\
-    """Return the largest power of two that fits as rank, or 0."""
-    raise NotImplementedError''',
-    wrong=(
-        Wrong(
-            "an update is as large as W",
-            _RANK_HEAD + _RANK.replace("n + m", "n * m"),
-            "not in * out",
-        ),
-        Wrong(
-            "an adapter is A",
-            _RANK_HEAD + _RANK.replace("n + m", "n"),
-            "Only A is counted",
-        ),
-        Wrong(
-            "an adapter is B",
-            _RANK_HEAD + _RANK.replace("n + m", "m"),
-            "Only B is counted",
-        ),
-        Wrong(
-            "the frozen weights are part of it",
-            _RANK_HEAD
-            + _RANK.replace(
-                "    rank = 1",
-                "    frozen = layers * sum(n * m for n, m in shapes)\n"
-                "    budget_mb -= frozen * bytes_per_weight / 1e6\n    rank = 1",
-            ),
-            "frozen weights are counted",
-        ),
-        Wrong(
-            "one layer is all",
-            _RANK_HEAD + _RANK.replace("layers * ", ""),
-            "of one layer",
-        ),
-        Wrong(
-            "one shape is all",
-            _RANK_HEAD + _RANK.replace("in shapes", "in shapes[:1]"),
-            "Only the first shape",
-        ),
-        Wrong(
-            "a MB is 2**20 bytes",
-            _RANK_HEAD + _RANK.replace("1e6", "2**20"),
-            "are a MiB",
-        ),
-        Wrong(
-            "a weight is a byte",
-            _RANK_HEAD + _RANK.replace(" * bytes_per_weight", ""),
-            "is left out",
-        ),
-        Wrong(
-            "rank 1 always fits",
-            _RANK_HEAD + _RANK.replace("rank // 2", "max(1, rank // 2)"),
-            "return 0",
-        ),
-        Wrong(
-            "rounding up is harmless",
-            _RANK_HEAD
-            + _RANK.replace("rank * one <= ", "rank * one < ").replace(
-                "rank // 2", "rank"
-            ),
-            "does not fit. Go down",
-        ),
-        Wrong(
-            "some room must be left",
-            _RANK_HEAD + _RANK.replace("<=", "<"),
-            "takes exactly",
-        ),
-        Wrong(
-            "any rank will do",
-            _RANK_HEAD + "    weights = layers * sum(n + m for n, m in shapes)\n"
-            "    return int(budget_mb * 1e6 // (weights * bytes_per_weight))",
-            "largest whole number",
-        ),
-    ),
-)
-
-# --- 6a.3 ---------------------------------------------------------------------------
-
 _Matrix = list[list[float]]
 _ADAPTED: tuple[tuple[_Matrix, _Matrix, _Matrix, float, _Matrix], ...] = (
     (  # all shapes are [3, 3]: here a wrong order gives numbers, not an error
@@ -529,7 +338,7 @@ _MERGE = """\
     merged = W + B @ A * scale
     return output, merged"""
 MERGE = Exercise(
-    id="6a.3",
+    id="6a.2",
     title="apply and merge",
     minutes=10,
     stars=2,
@@ -623,4 +432,256 @@ MERGE = Exercise(
     ),
 )
 
-EXERCISES = (MASK, RANK, MERGE)
+# --- 6a.3 ---------------------------------------------------------------------------
+
+_Messages = list[dict[str, str]]
+_ROLES = ("system", "user", "assistant", "tool")
+_REASONS = ("role", "no answer", "empty", "too long", "leak")
+
+
+def _said(role: str) -> Callable[[str], dict[str, str]]:
+    return lambda text: {"role": role, "content": text}
+
+
+_system, _user, _says, _tool = map(_said, ("system", "user", "assistant", "tool"))
+
+
+_TESTS = ["What is 2 + 2?", "Name a river."]
+_DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
+    (
+        [
+            [_user("Hi"), _says("Hello!")],
+            [{"role": "human", "content": "Hi"}, _says("Hello!")],
+            [_user("Are you there?")],
+            [_user("2 + 3?"), _says("I count."), _tool("5"), _says("5")],
+        ],
+        _TESTS, 20,
+        "Row 1 has a role that the template does not know; row 2 has no answer; row 3"
+        " is right: results of tools have the role tool.",
+    ),
+    (
+        [[_user("a"), _says("")], [_user("a"), _says(" \n")], [_user("a"), _says("0")]],
+        _TESTS, 20,
+        "Spaces and newlines alone are an empty answer, too.",
+    ),
+    (
+        [
+            [_user("one two three"), _says("four five")],
+            [_user("one two three"), _says("four five six")],
+            [_user("one"), _says("internationalisation telecommunication")],
+            [_system("one two three four"), _user("a"), _says("b")],
+        ],
+        _TESTS, 5,
+        "Count the words of all messages of a row, the system prompt's too. Exactly"
+        " `longest` words are allowed.",
+    ),
+    (
+        [
+            [_user("What is 2 + 2?"), _says("4")],
+            [_user(" what IS  2 + 2?\n"), _says("4")],
+            [_system("Be short."), _user("Name a river."),
+             _says("Rhine")],
+            [_user("Hi"), _says("Hello!"), _user("name a river."), _says("Nile")],
+            [_user("Name a river. It must be in Asia."), _says("Indus")],
+            [_user("Ask me something."), _says("Name a river.")],
+        ],
+        _TESTS, 20,
+        "A row leaks if any user's message has the words of a test, all of them and no"
+        " others. Compare in lower case, split at spaces.",
+    ),
+    (
+        [
+            [{"role": "human", "content": "4"}, _user("Name a river.")],
+            [_user("Name a river.")],
+            [_user("Name a river."), _says(" ")],
+            [_user("Name a river."), _says("Nile or Rhine or Indus")],
+        ],
+        _TESTS, 6,
+        "If a row has several faults, the first of the list counts: role, no answer,"
+        " empty, too long, leak.",
+    ),
+    (
+        [[_user("Hi"), _says("Hello!"), _user("Bye")], [_user("Hi"), _says("Hello!")]],
+        [], 20,
+        "Row 0 has an answer, but not at the end: its last message is the user's.",
+    ),
+    (
+        [[_user("Hi"), _says(""), _user("Hello?"), _says("Hello!")]],
+        [], 20,
+        "Row 0: every answer of the assistant is learnt, not only the last. The first"
+        " one is empty.",
+    ),
+)  # fmt: skip
+
+
+def _faults(messages: _Messages, tests: list[str], longest: int) -> list[str]:
+    """Return all reasons to leave a row out, the one that counts first."""
+    words = [m["content"].lower().split() for m in messages]
+    said = [m["content"].strip() for m in messages if m["role"] == "assistant"]
+    asked = [w for m, w in zip(messages, words, strict=True) if m["role"] == "user"]
+    found = (
+        any(m["role"] not in _ROLES for m in messages),
+        messages[-1]["role"] != "assistant",
+        not all(said),
+        sum(map(len, words)) > longest,
+        any(test.lower().split() in asked for test in tests),
+    )
+    return [reason for reason, is_so in zip(_REASONS, found, strict=True) if is_so]
+
+
+def _check_rows(answer: Answer) -> str | None:
+    for rows, tests, longest, note in _DATA:
+        faults = [_faults(row, tests, longest) for row in rows]
+        right = {i: found[0] for i, found in enumerate(faults) if found}
+        got = answer([[{**m} for m in row] for row in rows], [*tests], longest)
+        if isinstance(got, dict) and got == right:
+            continue
+        if not isinstance(got, dict):
+            note = "Return a dictionary: the number of a row -> the reason."
+        elif got == {i + 1: reason for i, reason in right.items()}:
+            note = "Rows count from 0."
+        elif any(reason not in _REASONS for reason in got.values()):
+            note = 'A reason is "role", "no answer", "empty", "too long" or "leak".'
+        return (
+            f"{note}\n  input: rows={rows}, tests={tests}, longest={longest}"
+            f"\n  expected: {right}\n  got: {got!r}"
+        )
+    return None
+
+
+_ROWS_HEAD = "def bad_rows(rows, tests, longest):\n"
+_ROWS = """\
+    tests = [test.lower().split() for test in tests]
+    bad = {}
+    for i, row in enumerate(rows):
+        words = [m["content"].lower().split() for m in row]
+        roles = [m["role"] for m in row]
+        pairs = list(zip(roles, words))
+        if not set(roles) <= {"system", "user", "assistant", "tool"}:
+            bad[i] = "role"
+        elif roles[-1] != "assistant":
+            bad[i] = "no answer"
+        elif ("assistant", []) in pairs:
+            bad[i] = "empty"
+        elif sum(map(len, words)) > longest:
+            bad[i] = "too long"
+        elif any(("user", test) in pairs for test in tests):
+            bad[i] = "leak"
+    return bad"""
+ROWS = Exercise(
+    id="6a.3",
+    title="clean the data",
+    minutes=15,
+    stars=2,
+    check=_check_rows,
+    hints=(
+        "Go through the rows with enumerate, and ask for one fault after the other, in"
+        " the order of the list: if, elif, elif ...",
+        "text.split() gives the words, without any spaces: an empty list for a text of"
+        " spaces. Its length is the number of words.",
+        "Two texts ask the same if a.lower().split() == b.lower().split(). Compare each"
+        " user's message with each test.",
+    ),
+    solution=_ROWS_HEAD + _ROWS,
+    name="bad_rows",
+    stub=_ROWS_HEAD
+    + '''\
+    """Return the reason for each bad row, by its number."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "any role will do",
+            _ROWS_HEAD + _ROWS.replace("not set(roles) <= {", "not set(roles) and {"),
+            "does not know",
+        ),
+        Wrong(
+            "tools have no role",
+            _ROWS_HEAD + _ROWS.replace(', "tool"}', "}"),
+            "does not know",
+        ),
+        Wrong(
+            "a row with an answer somewhere has an answer",
+            _ROWS_HEAD
+            + _ROWS.replace('roles[-1] != "assistant"', '"assistant" not in roles'),
+            "but not at the end",
+        ),
+        Wrong(
+            "an empty answer has no characters",
+            _ROWS_HEAD
+            + _ROWS.replace(
+                '("assistant", []) in pairs',
+                'any(m == {"role": "assistant", "content": ""} for m in row)',
+            ),
+            "Spaces and newlines alone",
+        ),
+        Wrong(
+            "only the last answer is learnt",
+            _ROWS_HEAD + _ROWS.replace('("assistant", []) in pairs', "not words[-1]"),
+            "not only the last",
+        ),
+        Wrong(
+            "only the answer has a length",
+            _ROWS_HEAD + _ROWS.replace("sum(map(len, words))", "len(words[-1])"),
+            "Count the words of all",
+        ),
+        Wrong(
+            "characters are words",
+            _ROWS_HEAD
+            + _ROWS.replace(
+                "sum(map(len, words))", 'sum(len(m["content"]) for m in row)'
+            ),
+            "Count the words of all",
+        ),
+        Wrong(
+            "the limit itself is too long",
+            _ROWS_HEAD + _ROWS.replace("> longest", ">= longest"),
+            "Count the words of all",
+        ),
+        Wrong(
+            "another case is another question",
+            _ROWS_HEAD + _ROWS.replace(".lower().split()", ".split()"),
+            "has the words of a test",
+        ),
+        Wrong(
+            "a space more is another question",
+            _ROWS_HEAD
+            + _ROWS.replace("[test.lower().split() for", "[test.lower() for").replace(
+                'any(("user", test) in pairs for test in tests)',
+                'any(m["content"].lower() in tests for m in row)',
+            ),
+            "has the words of a test",
+        ),
+        Wrong(
+            "the first message is the question",
+            _ROWS_HEAD
+            + _ROWS.replace('("user", test) in pairs', 'pairs[0] == ("user", test)'),
+            "has the words of a test",
+        ),
+        Wrong(
+            "a question within another is the same",
+            _ROWS_HEAD
+            + _ROWS.replace(
+                '("user", test) in pairs',
+                '" ".join(test) in " ".join(words[-2])',
+            ),
+            "has the words of a test",
+        ),
+        Wrong(
+            "the last fault counts",
+            _ROWS_HEAD + _ROWS.replace("elif", "if"),
+            "the first of the list counts",
+        ),
+        Wrong(
+            "rows count from 1",
+            _ROWS_HEAD + _ROWS.replace("enumerate(rows)", "enumerate(rows, 1)"),
+            "Rows count from 0",
+        ),
+        Wrong(
+            "the numbers are enough",
+            _ROWS_HEAD + _ROWS.replace("return bad", "return list(bad)"),
+            "Return a dictionary",
+        ),
+    ),
+)
+
+EXERCISES = (MASK, MERGE, ROWS)

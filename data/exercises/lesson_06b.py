@@ -1,627 +1,659 @@
-"""Exercises of lesson 06b: diagnose a run, clean the data, train what is served."""
+"""Exercises of lesson 06b: a rank for a budget, a plan of the steps, enough data."""
 
-import json
+import math
 from collections.abc import Callable
+from itertools import islice
+from numbers import Real
 from typing import Any
 
-from qwen_course import catalog
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., Any]
 
 # --- 6b.1 ---------------------------------------------------------------------------
 
-_HIGH, _OVER, _LOW, _FINE = "rate too high", "overfits", "rate too low", "healthy"
-_CURVES = ("loss", "validation_loss", "learning_rate")
-_CONFUSED = {  # (what it is, what was answered) -> why not
-    (_OVER, _FINE): "The training loss alone looks fine. But the validation loss ends"
-    " above its lowest: it was better before.",
-    (_FINE, _OVER): "The validation loss ends where it is lowest, or within a few per"
-    " cent of it. That it lies above the training loss is no sign.",
-    (_HIGH, _FINE): "Here the loss jumps far above its start and never gets low. To end"
-    " below the start is not enough.",
-    (_HIGH, _LOW): "Here something moves: the loss jumps far above its start. Where the"
-    " rate is too low, nothing does.",
-    (_HIGH, _OVER): "The training loss is high, too. An overfitted model has learnt its"
-    " examples by heart.",
-    (_FINE, _HIGH): "Here the loss falls nearly all the way. Single batches differ, so"
-    " small steps up are normal; and what a rate does depends on alpha.",
-    (
-        _LOW,
-        _HIGH,
-    ): "Here the loss only wobbles about its start: batches differ. It never jumps.",
-    (_LOW, _FINE): "Here the loss ends where it began: nothing is learnt. What a rate"
-    " does depends on alpha.",
-    (_FINE, _LOW): "Here the loss falls to a fraction of its start. Compare with the"
-    " start: how low a loss can get depends on the task.",
-    (_OVER, _HIGH): "The loss falls without a jump. It is the validation loss that"
-    " rises again.",
-    (_OVER, _LOW): "The training loss falls to almost nothing here.",
-    (_LOW, _OVER): "Neither loss moves here.",
-}
-
-
-def _check_diagnosis(answer: Answer) -> str | None:
-    for run in json.loads(catalog.text("samples/broken_runs.json")):
-        got = answer({name: [*run[name]] for name in _CURVES})
-        if isinstance(got, str) and got == run["cause"]:
-            continue
-        told = _CONFUSED.get((run["cause"], got)) if isinstance(got, str) else None
-        names = ", ".join(f'"{name}"' for name in (_HIGH, _OVER, _LOW, _FINE))
-        parts = []
-        for name in _CURVES[:2]:
-            values = run[name]
-            ends = f"{values[0]:.3g} ... {values[-1]:.3g}"
-            parts.append(f"{name} {ends} ({min(values):.3g} to {max(values):.3g})")
-        return (
-            f"{told or f'Return one of {names}.'}\n  input: {'; '.join(parts)};"
-            f" learning_rate up to {max(run['learning_rate']):.3g}"
-            f"\n  expected: {run['cause']!r}\n  got: {got!r}"
-        )
-    return None
-
-
-_DIAGNOSE_HEAD = "def diagnose(curve):\n"
-_BOTH = '    loss, held = curve["loss"], curve["validation_loss"]\n'
-_RULES = (
-    "max(loss) > 1.5 * loss[0]",
-    "held[-1] > 1.1 * min(held)",
-    "sum(loss[-5:]) / 5 > 0.9 * loss[0]",
+_Shapes = list[tuple[int, int]]
+_SMALL: _Shapes = [(896, 896), (896, 128), (896, 128), (896, 896)]  # Qwen2.5-0.5B
+_ALL: _Shapes = [
+    (1024, 2048), (1024, 1024), (1024, 1024), (2048, 1024),
+    (1024, 3072), (1024, 3072), (3072, 1024),
+]  # Qwen3-0.6B  # fmt: skip
+_BUDGETS: tuple[tuple[_Shapes, int, int, float], ...] = (
+    (_SMALL, 24, 2, 9.0),
+    (_SMALL, 24, 2, 20.0),
+    (_SMALL, 24, 4, 20.0),
+    ([(64, 192)], 4, 4, 0.131072),  # 32 fits exactly
+    (_ALL, 28, 2, 42.0),
+    (_ALL, 28, 2, 20.0),
+    (_ALL, 28, 4, 1.0),
+    ([(512, 64), (64, 512)], 6, 2, 0.22),
+    ([(1024, 8)], 4, 2, 0.1),
+    ([(512, 64), (64, 512)], 6, 2, 0.005),
 )
 
 
-def _diagnose(
-    high: str = _RULES[0], over: str = _RULES[1], low: str = _RULES[2]
-) -> str:
-    rules = ((high, _HIGH), (over, _OVER), (low, _LOW))
-    lines = [
-        f'    if {rule}:\n        return "{name}"\n' for rule, name in rules if rule
-    ]
-    return _DIAGNOSE_HEAD + _BOTH + "".join(lines) + '    return "healthy"'
+def _largest(one: float, budget_mb: float) -> int:
+    """Return the largest power of two of which each needs `one` bytes; 0 if none."""
+    rank = 0
+    while max(1, 2 * rank) * one <= budget_mb * 1e6:
+        rank = max(1, 2 * rank)
+    return rank
 
 
-DIAGNOSE = Exercise(
+def _check_rank(answer: Answer) -> str | None:
+    got = [answer([*shapes], *rest) for shapes, *rest in _BUDGETS]
+    right, others = [], []
+    beliefs = (
+        "W stays as it is. Only A [rank, in] and B [out, rank] are new: they have"
+        " rank * (in + out) weights, not in * out.",
+        "Only A is counted: B has weights, too, rank * out of them.",
+        "Only B is counted: A has weights, too, rank * in of them.",
+        "The frozen weights are counted, too. They do not belong to the adapter.",
+        "This is the adapter of one layer. There are `layers` of them.",
+        "Only the first shape is counted: each has an adapter of its own.",
+        "Here 1 MB is 1,000,000 bytes. 2**20 bytes are a MiB.",
+        "bytes_per_weight is left out: a weight takes 2 bytes or 4.",
+        "Rank 1 does not fit everywhere. Where nothing fits, return 0.",
+        "This is the exponent: the rank is 2 to the power of it.",
+        "This is the first rank that does not fit. Go down to the power below.",
+        "A rank that takes exactly the budget fits.",
+        "This is the largest whole number. Ranks are powers of two here.",
+    )
+    for shapes, layers, size, budget in _BUDGETS:
+        sums = [n + m for n, m in shapes]
+        frozen = layers * size * sum(n * m for n, m in shapes)
+        one = layers * size * sum(sums)
+        best = _largest(one, budget)
+        right.append(best)
+        others.append((
+            _largest(frozen, budget),
+            _largest(layers * size * sum(n for n, _ in shapes), budget),
+            _largest(layers * size * sum(m for _, m in shapes), budget),
+            _largest(one, budget - frozen / 1e6),
+            _largest(size * sum(sums), budget),
+            _largest(layers * size * sums[0], budget),
+            _largest(one, budget * 2**20 / 1e6),
+            _largest(layers * sum(sums), budget),
+            max(1, best),
+            max(0, best.bit_length() - 1),
+            max(1, 2 * best) if best * one < budget * 1e6 else best,
+            _largest(one, budget * (1 - 1e-9)),
+            int(budget * 1e6 // one),
+        ))  # fmt: skip
+    whole = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
+    wrong = [i for i, g in enumerate(got) if not whole[i] or g != right[i]]
+    if not wrong:
+        return None
+    shapes, layers, size, budget = _BUDGETS[wrong[0]]
+    best, one = right[wrong[0]], layers * size * sum(n + m for n, m in shapes)
+    named = zip(beliefs, zip(*others, strict=True), strict=True)
+    if not all(whole):
+        note = "Return a whole number, the rank."
+    elif not (note := next((told for told, ranks in named if [*ranks] == got), "")):
+        note = f"Rank {max(1, best)} takes {max(1, best) * one / 1e6:.3g} MB."
+        if best:
+            note = f"{note[:-1]}, rank {2 * best} {2 * best * one / 1e6:.3g} MB."
+    return (
+        f"{note}\n  input: shapes={shapes}, layers={layers}, bytes_per_weight={size},"
+        f" budget_mb={budget}\n  expected: {best}\n  got: {got[wrong[0]]!r}"
+    )
+
+
+_RANK_HEAD = "def largest_rank(shapes, layers, bytes_per_weight, budget_mb):\n"
+_RANK = """\
+    weights = layers * sum(n + m for n, m in shapes)
+    one = weights * bytes_per_weight
+    rank = 1
+    while rank * one <= budget_mb * 1e6:
+        rank = 2 * rank
+    return rank // 2"""
+RANK = Exercise(
     id="6b.1",
-    title="diagnose the run",
-    minutes=15,
-    stars=3,
-    check=_check_diagnosis,
+    title="a rank for a budget",
+    minutes=10,
+    stars=1,
+    check=_check_rank,
     hints=(
-        "What does each run do that none of the others does? One jumps, one never"
-        " moves, in one the two losses part.",
-        "Compare with the first loss, not with a fixed number. Allow for noise: take"
-        " the mean of some steps, and a factor such as 1.1.",
-        "max(loss) far above loss[0]: too high. held[-1] > 1.1 * min(held): overfits."
-        " The mean of the last losses still near loss[0]: too low. Else healthy.",
+        "How many weights does one adapter have with rank 1? A is [1, in], B is"
+        " [out, 1].",
+        "With rank r it is r * (in + out). Add up the shapes, then count all layers and"
+        " the bytes of a weight.",
+        "Begin with rank 1 and double it while rank * bytes <= budget_mb * 1e6. The"
+        " last one that fits is half of where you stop; 1 // 2 is 0.",
     ),
-    solution=_diagnose(),
-    name="diagnose",
-    stub=_DIAGNOSE_HEAD
+    solution=_RANK_HEAD + _RANK,
+    name="largest_rank",
+    stub=_RANK_HEAD
     + '''\
-    """Return what a run has: see the four names above."""
+    """Return the largest power of two that fits as rank, or 0."""
     raise NotImplementedError''',
     wrong=(
         Wrong(
-            "a low training loss is healthy",
-            _diagnose(over=""),
-            "The training loss alone",
+            "an update is as large as W",
+            _RANK_HEAD + _RANK.replace("n + m", "n * m"),
+            "not in * out",
         ),
         Wrong(
-            "overfitting ends above the first validation loss",
-            _diagnose(over="held[-1] > 1.1 * held[0]"),
-            "The training loss alone",
+            "an adapter is A",
+            _RANK_HEAD + _RANK.replace("n + m", "n"),
+            "Only A is counted",
         ),
         Wrong(
-            "a gap is overfitting",
-            _diagnose(over="held[-1] > 2 * loss[-1]"),
-            "lies above the training loss is no sign",
+            "an adapter is B",
+            _RANK_HEAD + _RANK.replace("n + m", "m"),
+            "Only B is counted",
         ),
         Wrong(
-            "any rise of validation is overfitting",
-            _diagnose(over="held[-1] > min(held)"),
-            "lies above the training loss is no sign",
+            "the frozen weights are part of it",
+            _RANK_HEAD
+            + _RANK.replace(
+                "    rank = 1",
+                "    frozen = layers * sum(n * m for n, m in shapes)\n"
+                "    budget_mb -= frozen * bytes_per_weight / 1e6\n    rank = 1",
+            ),
+            "frozen weights are counted",
         ),
         Wrong(
-            "the rate itself tells",
-            _DIAGNOSE_HEAD
-            + _BOTH
-            + """\
-    rate = max(curve["learning_rate"])
-    if rate > 0.05:
-        return "rate too high"
-    if rate < 5e-5:
-        return "rate too low"
-    return "overfits" if held[-1] > 1.1 * min(held) else "healthy\"""",
-            "small steps up are normal",
+            "one layer is all",
+            _RANK_HEAD + _RANK.replace("layers * ", ""),
+            "of one layer",
         ),
         Wrong(
-            "any step up is a jump",
-            _diagnose(high="any(b > a for a, b in zip(loss, loss[1:]))"),
-            "small steps up are normal",
+            "one shape is all",
+            _RANK_HEAD + _RANK.replace("in shapes", "in shapes[:1]"),
+            "Only the first shape",
         ),
         Wrong(
-            "too high is above the start at the end",
-            _diagnose(high="loss[-1] > loss[0]"),
-            "To end below the start is not enough",
+            "a MB is 2**20 bytes",
+            _RANK_HEAD + _RANK.replace("1e6", "2**20"),
+            "are a MiB",
         ),
         Wrong(
-            "a loss that falls is healthy",
-            _diagnose(low="loss[-1] > loss[0]"),
-            "ends where it began",
+            "a weight is a byte",
+            _RANK_HEAD + _RANK.replace(" * bytes_per_weight", ""),
+            "is left out",
         ),
         Wrong(
-            "a loss above 1 has not moved",
-            _diagnose(low="loss[-1] > 1"),
-            "falls to a fraction of its start",
+            "rank 1 always fits",
+            _RANK_HEAD + _RANK.replace("rank // 2", "max(1, rank // 2)"),
+            "return 0",
         ),
         Wrong(
-            "a run that is still high has not moved",
-            _diagnose(high="", low="loss[-1] > 0.5 * loss[0]"),
-            "Here something moves",
+            "rounding up is harmless",
+            _RANK_HEAD
+            + _RANK.replace("rank * one <= ", "rank * one < ").replace(
+                "rank // 2", "rank"
+            ),
+            "does not fit. Go down",
         ),
         Wrong(
-            "a rising validation loss comes first",
-            _DIAGNOSE_HEAD + '    return "overfits"',
-            "lies above the training loss is no sign",
+            "some room must be left",
+            _RANK_HEAD + _RANK.replace("<=", "<"),
+            "takes exactly",
+        ),
+        Wrong(
+            "any rank will do",
+            _RANK_HEAD + "    weights = layers * sum(n + m for n, m in shapes)\n"
+            "    return int(budget_mb * 1e6 // (weights * bytes_per_weight))",
+            "largest whole number",
         ),
     ),
 )
 
 # --- 6b.2 ---------------------------------------------------------------------------
 
-_Messages = list[dict[str, str]]
-_ROLES = ("system", "user", "assistant", "tool")
-_REASONS = ("role", "no answer", "empty", "too long", "leak")
+_Plan = tuple[int, int, int, int, float]
+_PLANS: tuple[_Plan, ...] = (  # examples, batch_size, accumulate, epochs, warm_up
+    (100, 8, 1, 1, 0.1),
+    (100, 8, 2, 3, 0.1),
+    (64, 8, 4, 2, 0.25),  # no step is filled up
+    (10, 4, 1, 10, 0.33),
+    (1000, 4, 8, 2, 0.03),
+    (3, 8, 2, 1, 0.1),
+    (50, 5, 4, 6, 0.0),
+    (70, 3, 5, 4, 0.5),
+)
 
 
-def _said(role: str) -> Callable[[str], dict[str, str]]:
-    return lambda text: {"role": role, "content": text}
+def _planned(plan: _Plan) -> tuple[int, int, int]:
+    examples, batch_size, accumulate, epochs, warm_up = plan
+    rows = batch_size * accumulate
+    steps = math.ceil(examples * epochs / rows)
+    return steps, round(warm_up * steps), steps * rows
 
 
-_system, _user, _says, _tool = map(_said, ("system", "user", "assistant", "tool"))
+def _plan_beliefs(plan: _Plan) -> tuple[dict[str, float], ...]:
+    """Return what steps, warm-up and rows would be if a belief were true."""
+    n, batch, accumulate, epochs, share = plan
+    size = batch * accumulate
+    right, warm, rows = _planned(plan)
+    steps: dict[str, float] = {
+        "accumulate is left out: batch_size rows are one part, and the weights change"
+        " only after `accumulate` parts.": math.ceil(n * epochs / batch),
+        "These are the parts. A step is one change of the weights, after `accumulate`"
+        " parts.": right * accumulate,
+        "This is rounded down: so the last examples are not seen often enough.": (
+            n * epochs // size
+        ),
+        "Each epoch is rounded up here. A step may take rows from two epochs: round up"
+        " once, at the end.": math.ceil(n / size) * epochs,
+        "This is one epoch.": math.ceil(n / size),
+        "There is no half step: round up.": n * epochs / size,
+        "Round up, but do not add a step where nothing is left over.": (
+            n * epochs // size + 1
+        ),
+    }
+    warms: dict[str, float] = {
+        "The share is of all steps, and the rate rises once: not once an epoch.": (
+            round(share * right) * epochs
+        ),
+        "The share is of the steps of the whole training, not of one epoch's.": round(
+            share * math.ceil(n / size)
+        ),
+        "Take the nearest whole number: this is rounded down.": int(share * right),
+        "Take the nearest whole number: this is rounded up.": math.ceil(share * right),
+        "The share is of the steps, not of the examples.": round(share * n * epochs),
+        "The share is of the steps, not of their parts.": round(
+            share * right * accumulate
+        ),
+        "Warm-up is a number of steps, not a share.": share,
+        "There is no half step: round the warm-up to a whole number.": share * right,
+    }
+    read: dict[str, float] = {
+        "The last step is filled up from the next epoch: its rows are read, too.": (
+            n * epochs
+        ),
+        "accumulate is missing in the rows: a step reads `accumulate` parts.": (
+            right * batch
+        ),
+        "Each example counts as often as it is read.": n,
+        "Rows of the warm-up are read, too.": rows - warm * size,
+    }
+    return steps, warms, read
 
 
-_TESTS = ["What is 2 + 2?", "Name a river."]
-_DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
-    (
-        [
-            [_user("Hi"), _says("Hello!")],
-            [{"role": "human", "content": "Hi"}, _says("Hello!")],
-            [_user("Are you there?")],
-            [_user("2 + 3?"), _says("I count."), _tool("5"), _says("5")],
-        ],
-        _TESTS, 20,
-        "Row 1 has a role that the template does not know; row 2 has no answer; row 3"
-        " is right: results of tools have the role tool.",
-    ),
-    (
-        [[_user("a"), _says("")], [_user("a"), _says(" \n")], [_user("a"), _says("0")]],
-        _TESTS, 20,
-        "Spaces and newlines alone are an empty answer, too.",
-    ),
-    (
-        [
-            [_user("one two three"), _says("four five")],
-            [_user("one two three"), _says("four five six")],
-            [_user("one"), _says("internationalisation telecommunication")],
-            [_system("one two three four"), _user("a"), _says("b")],
-        ],
-        _TESTS, 5,
-        "Count the words of all messages of a row, the system prompt's too. Exactly"
-        " `longest` words are allowed.",
-    ),
-    (
-        [
-            [_user("What is 2 + 2?"), _says("4")],
-            [_user(" what IS  2 + 2?\n"), _says("4")],
-            [_system("Be short."), _user("Name a river."),
-             _says("Rhine")],
-            [_user("Hi"), _says("Hello!"), _user("name a river."), _says("Nile")],
-            [_user("Name a river. It must be in Asia."), _says("Indus")],
-            [_user("Ask me something."), _says("Name a river.")],
-        ],
-        _TESTS, 20,
-        "A row leaks if any user's message has the words of a test, all of them and no"
-        " others. Compare in lower case, split at spaces.",
-    ),
-    (
-        [
-            [{"role": "human", "content": "4"}, _user("Name a river.")],
-            [_user("Name a river.")],
-            [_user("Name a river."), _says(" ")],
-            [_user("Name a river."), _says("Nile or Rhine or Indus")],
-        ],
-        _TESTS, 6,
-        "If a row has several faults, the first of the list counts: role, no answer,"
-        " empty, too long, leak.",
-    ),
-    (
-        [[_user("Hi"), _says("Hello!"), _user("Bye")], [_user("Hi"), _says("Hello!")]],
-        [], 20,
-        "Row 0 has an answer, but not at the end: its last message is the user's.",
-    ),
-    (
-        [[_user("Hi"), _says(""), _user("Hello?"), _says("Hello!")]],
-        [], 20,
-        "Row 0: every answer of the assistant is learnt, not only the last. The first"
-        " one is empty.",
-    ),
-)  # fmt: skip
+def _check_plan(answer: Answer) -> str | None:
+    got = [answer(*plan) for plan in _PLANS]
+    right = [_planned(plan) for plan in _PLANS]
+    plain = []
+    for given in got:
+        try:
+            plain.append(() if isinstance(given, dict) else tuple(islice(given, 4)))
+        except TypeError:
+            plain.append(())
+    if plain == right:
+        return None
+    wrong = next(i for i, pair in enumerate(zip(plain, right, strict=True))
+                 if pair[0] != pair[1])  # fmt: skip
+    note = "Return three whole numbers: steps, warm-up steps, rows read."
+    if all(len(p) == 3 and all(isinstance(v, Real) for v in p) for p in plain):
+        note = "A step takes batch_size * accumulate rows."
+        # Steps first: warm-up and rows depend on them.
+        part = next(k for k in range(3) if any(
+            p[k] != r[k] for p, r in zip(plain, right, strict=True)
+        ))  # fmt: skip
+        beliefs = [_plan_beliefs(plan)[part] for plan in _PLANS]
+        for told in beliefs[0]:
+            if [b[told] for b in beliefs] == [p[part] for p in plain]:
+                note = told
+        if all({*p} == {*r} for p, r in zip(plain, right, strict=True)):
+            note = "The order is: steps, warm-up steps, rows read."
+    names = ("examples", "batch_size", "accumulate", "epochs", "warm_up")
+    told = ", ".join(f"{n}={v}" for n, v in zip(names, _PLANS[wrong], strict=True))
+    return f"{note}\n  input: {told}\n  expected: {right[wrong]}\n  got: {got[wrong]!r}"
 
 
-def _faults(messages: _Messages, tests: list[str], longest: int) -> list[str]:
-    """Return all reasons to leave a row out, the one that counts first."""
-    words = [m["content"].lower().split() for m in messages]
-    said = [m["content"].strip() for m in messages if m["role"] == "assistant"]
-    asked = [w for m, w in zip(messages, words, strict=True) if m["role"] == "user"]
-    found = (
-        any(m["role"] not in _ROLES for m in messages),
-        messages[-1]["role"] != "assistant",
-        not all(said),
-        sum(map(len, words)) > longest,
-        any(test.lower().split() in asked for test in tests),
-    )
-    return [reason for reason, is_so in zip(_REASONS, found, strict=True) if is_so]
-
-
-def _check_rows(answer: Answer) -> str | None:
-    for rows, tests, longest, note in _DATA:
-        faults = [_faults(row, tests, longest) for row in rows]
-        right = {i: found[0] for i, found in enumerate(faults) if found}
-        got = answer([[{**m} for m in row] for row in rows], [*tests], longest)
-        if isinstance(got, dict) and got == right:
-            continue
-        if not isinstance(got, dict):
-            note = "Return a dictionary: the number of a row -> the reason."
-        elif got == {i + 1: reason for i, reason in right.items()}:
-            note = "Rows count from 0."
-        elif any(reason not in _REASONS for reason in got.values()):
-            note = 'A reason is "role", "no answer", "empty", "too long" or "leak".'
-        return (
-            f"{note}\n  input: rows={rows}, tests={tests}, longest={longest}"
-            f"\n  expected: {right}\n  got: {got!r}"
-        )
-    return None
-
-
-_ROWS_HEAD = "def bad_rows(rows, tests, longest):\n"
-_ROWS = """\
-    tests = [test.lower().split() for test in tests]
-    bad = {}
-    for i, row in enumerate(rows):
-        words = [m["content"].lower().split() for m in row]
-        roles = [m["role"] for m in row]
-        pairs = list(zip(roles, words))
-        if not set(roles) <= {"system", "user", "assistant", "tool"}:
-            bad[i] = "role"
-        elif roles[-1] != "assistant":
-            bad[i] = "no answer"
-        elif ("assistant", []) in pairs:
-            bad[i] = "empty"
-        elif sum(map(len, words)) > longest:
-            bad[i] = "too long"
-        elif any(("user", test) in pairs for test in tests):
-            bad[i] = "leak"
-    return bad"""
-ROWS = Exercise(
+_PLAN_HEAD = (
+    "import math\n\n\n"
+    "def training_plan(examples, batch_size, accumulate, epochs, warm_up):\n"
+)
+_PLAN = """\
+    rows = batch_size * accumulate
+    steps = math.ceil(examples * epochs / rows)
+    return steps, round(warm_up * steps), steps * rows"""
+PLAN = Exercise(
     id="6b.2",
-    title="clean the data",
-    minutes=15,
-    stars=2,
-    check=_check_rows,
+    title="plan the steps",
+    minutes=8,
+    stars=1,
+    check=_check_plan,
     hints=(
-        "Go through the rows with enumerate, and ask for one fault after the other, in"
-        " the order of the list: if, elif, elif ...",
-        "text.split() gives the words, without any spaces: an empty list for a text of"
-        " spaces. Its length is the number of words.",
-        "Two texts ask the same if a.lower().split() == b.lower().split(). Compare each"
-        " user's message with each test.",
+        "How many rows does one step take? And how many rows are to be read in all"
+        " epochs together?",
+        "steps = math.ceil(examples * epochs / rows): round up once, at the end. What"
+        " is the share warm_up of these steps?",
+        "round(warm_up * steps) is the warm-up. The last step is filled up, so"
+        " steps * rows are read.",
     ),
-    solution=_ROWS_HEAD + _ROWS,
-    name="bad_rows",
-    stub=_ROWS_HEAD
+    solution=_PLAN_HEAD + _PLAN,
+    name="training_plan",
+    stub=_PLAN_HEAD
     + '''\
-    """Return the reason for each bad row, by its number."""
+    """Return the steps, the warm-up steps and the rows read."""
     raise NotImplementedError''',
     wrong=(
         Wrong(
-            "any role will do",
-            _ROWS_HEAD + _ROWS.replace("not set(roles) <= {", "not set(roles) and {"),
-            "does not know",
+            "a batch is a step",
+            _PLAN_HEAD + _PLAN.replace("batch_size * accumulate", "batch_size"),
+            "accumulate is left out",
         ),
         Wrong(
-            "tools have no role",
-            _ROWS_HEAD + _ROWS.replace(', "tool"}', "}"),
-            "does not know",
+            "each part is a step",
+            _PLAN_HEAD + _PLAN.replace("return steps,", "return steps * accumulate,"),
+            "These are the parts",
         ),
         Wrong(
-            "a row with an answer somewhere has an answer",
-            _ROWS_HEAD
-            + _ROWS.replace('roles[-1] != "assistant"', '"assistant" not in roles'),
-            "but not at the end",
+            "rows left over are dropped",
+            _PLAN_HEAD
+            + _PLAN.replace("math.ceil(", "").replace("epochs / rows)", "epochs//rows"),
+            "This is rounded down: so",
         ),
         Wrong(
-            "an empty answer has no characters",
-            _ROWS_HEAD
-            + _ROWS.replace(
-                '("assistant", []) in pairs',
-                'any(m == {"role": "assistant", "content": ""} for m in row)',
+            "each epoch is rounded up",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "math.ceil(examples * epochs / rows)",
+                "math.ceil(examples / rows) * epochs",
             ),
-            "Spaces and newlines alone",
+            "Each epoch is rounded up",
         ),
         Wrong(
-            "only the last answer is learnt",
-            _ROWS_HEAD + _ROWS.replace('("assistant", []) in pairs', "not words[-1]"),
-            "not only the last",
+            "epochs do not count",
+            _PLAN_HEAD + _PLAN.replace(" * epochs", ""),
+            "This is one epoch",
         ),
         Wrong(
-            "only the answer has a length",
-            _ROWS_HEAD + _ROWS.replace("sum(map(len, words))", "len(words[-1])"),
-            "Count the words of all",
-        ),
-        Wrong(
-            "characters are words",
-            _ROWS_HEAD
-            + _ROWS.replace(
-                "sum(map(len, words))", 'sum(len(m["content"]) for m in row)'
+            "there is always a step more",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "math.ceil(examples * epochs / rows)", "examples * epochs // rows + 1"
             ),
-            "Count the words of all",
+            "nothing is left over",
         ),
         Wrong(
-            "the limit itself is too long",
-            _ROWS_HEAD + _ROWS.replace("> longest", ">= longest"),
-            "Count the words of all",
-        ),
-        Wrong(
-            "another case is another question",
-            _ROWS_HEAD + _ROWS.replace(".lower().split()", ".split()"),
-            "has the words of a test",
-        ),
-        Wrong(
-            "a space more is another question",
-            _ROWS_HEAD
-            + _ROWS.replace("[test.lower().split() for", "[test.lower() for").replace(
-                'any(("user", test) in pairs for test in tests)',
-                'any(m["content"].lower() in tests for m in row)',
+            "each epoch warms up",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "round(warm_up * steps)", "round(warm_up * steps) * epochs"
             ),
-            "has the words of a test",
+            "not once an epoch",
         ),
         Wrong(
-            "the first message is the question",
-            _ROWS_HEAD
-            + _ROWS.replace('("user", test) in pairs', 'pairs[0] == ("user", test)'),
-            "has the words of a test",
-        ),
-        Wrong(
-            "a question within another is the same",
-            _ROWS_HEAD
-            + _ROWS.replace(
-                '("user", test) in pairs',
-                '" ".join(test) in " ".join(words[-2])',
+            "the first epoch warms up",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "round(warm_up * steps)", "round(warm_up * math.ceil(examples / rows))"
             ),
-            "has the words of a test",
+            "not of one epoch's",
         ),
         Wrong(
-            "the last fault counts",
-            _ROWS_HEAD + _ROWS.replace("elif", "if"),
-            "the first of the list counts",
+            "int() rounds",
+            _PLAN_HEAD + _PLAN.replace("round(", "int("),
+            "number: this is rounded down",
         ),
         Wrong(
-            "rows count from 1",
-            _ROWS_HEAD + _ROWS.replace("enumerate(rows)", "enumerate(rows, 1)"),
-            "Rows count from 0",
+            "warm-up is rounded up",
+            _PLAN_HEAD + _PLAN.replace("round(", "math.ceil("),
+            "number: this is rounded up",
         ),
         Wrong(
-            "the numbers are enough",
-            _ROWS_HEAD + _ROWS.replace("return bad", "return list(bad)"),
-            "Return a dictionary",
+            "warm-up is a share of the examples",
+            _PLAN_HEAD
+            + _PLAN.replace("warm_up * steps", "warm_up * examples * epochs"),
+            "not of the examples",
+        ),
+        Wrong(
+            "nothing is filled up",
+            _PLAN_HEAD + _PLAN.replace("steps * rows", "examples * epochs"),
+            "filled up from the next epoch",
+        ),
+        Wrong(
+            "a step reads a batch",
+            _PLAN_HEAD + _PLAN.replace("steps * rows", "steps * batch_size"),
+            "missing in the rows",
+        ),
+        Wrong(
+            "an example is seen once",
+            _PLAN_HEAD + _PLAN.replace("steps * rows", "examples"),
+            "as often as it is read",
         ),
     ),
 )
 
 # --- 6b.3 ---------------------------------------------------------------------------
 
-_EMPTY = "<think>\n\n</think>\n\n"
-_OPEN, _CLOSE = "<|im_start|>assistant\n", "<|im_end|>"
-_TALKS: tuple[_Messages, ...] = (
-    [_user("Hi"), _says("Hello!")],
-    [_system("Be short."), _user("Hi"), _says("Hello!"),
-     _user("2 + 2?"), _says("4")],
-    [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."}],
-    [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."},
-     _user("Sure?"), _says("Yes.\nI am.")],
-)  # fmt: skip
-
-
-def _turn(message: dict[str, str]) -> str:
-    return f"<|im_start|>{message['role']}\n{message['content']}{_CLOSE}\n"
-
-
-def _as_served(messages: _Messages) -> tuple[str, str]:
-    """Return prompt and target of the last answer, as Qwen3's template has them."""
-    *before, last = messages
-    prompt, target = "".join(map(_turn, before)) + _OPEN, last["content"] + _CLOSE
-    if thought := last.get("reasoning_content"):
-        return prompt, f"<think>\n{thought}\n</think>\n\n{target}"
-    return prompt + _EMPTY, target
-
-
-def _pair_problem(prompt: str, target: str, messages: _Messages) -> str:
-    """Return what is wrong with a prompt and a target that are not as served."""
-    right, wanted = _as_served(messages)
-    last, thinks = messages[-1], "reasoning_content" in messages[-1]
-    if (prompt, target) == (wanted, right):
-        return "The prompt comes first, then the target."
-    if not target.rstrip("\n").endswith(_CLOSE):
-        return "The target lacks <|im_end|>: so the model never learns to stop."
-    if target.endswith("\n"):
-        return "After <|im_end|> serving has stopped: no newline in the target."
-    if "You are" in prompt:
-        return "Qwen3 has no system prompt of its own. Only Qwen2.5 adds one."
-    if (prompt + target).count("<|im_start|>") > len(messages):
-        return "The answer stands in the prompt already, or a turn is there twice."
-    if (prompt + target).count("<|im_start|>") < len(messages):
-        return (
-            "Turns are missing: all messages before the answer are in the prompt,"
-            " and <|im_start|>assistant after them."
-        )
-    if not thinks and target.startswith("<think>"):
-        return "With the empty thought in the target, the model learns not to think."
-    if not thinks and "<think>" not in prompt[prompt.rfind("<|im_start|>") :]:
-        return "Serving without thinking sends an empty thought: it is missing."
-    if thinks and "<think>" in prompt[prompt.rfind("<|im_start|>") :]:
-        return "This answer has a thought, which the model must write: not the prompt."
-    if thinks and "Two" not in target:
-        return "The thought is missing in the target."
-    if "<think>" in prompt[: prompt.rfind("<|im_start|>")]:
-        return "Earlier turns carry no thought, not even an empty one."
-    if (prompt + target).replace("\n", "") == (right + wanted).replace("\n", ""):
-        return "Only newlines differ: after a role, after <|im_end|>, around a thought."
-    return f"The answer {last['content']!r} is the target, all before it the prompt."
-
-
-def _check_pair(answer: Answer) -> str | None:
-    for messages in _TALKS:
-        right = _as_served(messages)
-        got = answer([{**message} for message in messages])
-        pair = [*got] if isinstance(got, tuple | list) and len(got) == 2 else []
-        if pair and all(isinstance(part, str) for part in pair):
-            if pair == [*right]:
-                continue
-            note = _pair_problem(pair[0], pair[1], messages)
-        else:
-            note = "Return two texts: prompt, target."
-        return f"{note}\n  input: {messages}\n  expected: {right}\n  got: {got!r}"
-    return None
-
-
-_PAIR_HEAD = "def prompt_and_target(messages):\n"
-_PAIR = """\
-    *before, last = messages
-    prompt = ""
-    for m in before:
-        prompt += f"<|im_start|>{m['role']}\\n{m['content']}<|im_end|>\\n"
-    prompt += "<|im_start|>assistant\\n"
-    target = last["content"] + "<|im_end|>"
-    thought = last.get("reasoning_content")
-    if thought:
-        target = f"<think>\\n{thought}\\n</think>\\n\\n{target}"
-    else:
-        prompt += "<think>\\n\\n</think>\\n\\n"
-    return prompt, target"""
-PAIR = Exercise(
-    id="6b.3",
-    title="trained as served",
-    minutes=12,
-    stars=2,
-    check=_check_pair,
-    hints=(
-        "Begin with the messages before the answer: each is <|im_start|>, its role, a"
-        " newline, its content, <|im_end|>, a newline. Then the assistant begins.",
-        "Ask of each piece: who writes it when the model is served? The empty thought"
-        " is sent by the server. A real thought and <|im_end|> are the model's.",
-        'The prompt ends with "<|im_start|>assistant\\n", and with'
-        ' "<think>\\n\\n</think>\\n\\n" if the answer has no thought. Else the target'
-        ' begins with "<think>\\n" + thought + "\\n</think>\\n\\n".',
+_Points = list[tuple[int, int, int]]
+_SIZES: tuple[tuple[_Points, str], ...] = (
+    (
+        [(8, 20, 100), (16, 55, 100), (32, 70, 100), (64, 78, 100), (128, 80, 100)],
+        "32 examples are not clearly worse than 128. 16 are.",
     ),
-    solution=_PAIR_HEAD + _PAIR,
-    name="prompt_and_target",
-    stub=_PAIR_HEAD
+    (
+        [(10, 30, 100), (20, 62, 100), (40, 90, 100), (80, 72, 100)],
+        "The best is 40 here: more examples made it worse.",
+    ),
+    (
+        [(4, 3, 10), (8, 6, 10), (16, 9, 10)],
+        "10 questions tell little: even 3 of 10 and 9 of 10 overlap.",
+    ),
+    (
+        [(4, 300, 1000), (8, 600, 1000), (16, 900, 1000)],
+        "1000 questions tell much: no interval overlaps the best one's.",
+    ),
+    (
+        [(10, 270, 400), (20, 47, 50), (40, 300, 400)],
+        "Each point has its own n.",
+    ),
+    (
+        [(8, 60, 100), (16, 40, 100), (32, 66, 100)],
+        "8 overlaps the best. That 16, between them, does not, changes nothing.",
+    ),
+    (
+        [(2, 5, 20), (4, 12, 20), (8, 15, 20), (16, 14, 20), (32, 3, 20)],
+        "The best is 8 here. With 20 questions, 4 is not clearly worse.",
+    ),
+    ([(5, 5, 20), (10, 9, 20)], "5 of 20 and 9 of 20 overlap."),
+    ([(10, 300, 1000), (20, 9, 20)], "The best one's interval is wide: only 20."),
+    ([(100, 0, 50)], "One point alone is the best."),
+)
+
+
+def _share(point: tuple[int, int, int]) -> float:
+    return point[1] / point[2]
+
+
+def _smallest(points: _Points, best: tuple[int, int, int]) -> int:
+    """Return the first number of examples whose interval reaches that of `best`."""
+    low = answers.interval(*best[1:])[0]
+    return next(p[0] for p in points if answers.interval(*p[1:])[1] >= low)
+
+
+def _enough_beliefs(points: _Points) -> dict[str, float]:
+    best = max(points, key=_share)
+    right = _smallest(points, best)
+    low, high = answers.interval(*best[1:])
+    index = next(i for i, point in enumerate(points) if point[0] == right)
+    one = "Only one of the two has its interval here, the other is a bare number."
+    ends = [answers.interval(*point[1:]) for point in points]
+    return {
+        "This is the best point itself. A smaller one may not be clearly worse.": (
+            best[0]
+        ),
+        "Compare with the best point: it need not be the last one.": (
+            _smallest(points, points[-1])
+        ),
+        "This is the share. Return the number of examples.": _share(points[index]),
+        "This is a place in the list. Return the number of examples.": index,
+        one: next(p[0] for p in points if _share(p) >= low),
+        one + " Both are uncertain.": next(
+            p[0] for p, (_, top) in zip(points, ends, strict=True)
+            if top >= _share(best)
+        ),
+        "This compares the middle of an interval: its upper end can reach the best.": (
+            next(p[0] for p, e in zip(points, ends, strict=True) if sum(e) / 2 >= low)
+        ),
+        "The best point has the highest share, not the most right answers: n"
+        " differs.": _smallest(points, max(points, key=lambda point: point[1])),
+        "This is the largest number that overlaps. Find the smallest.": next(
+            p[0] for p, (_, top) in zip(points[::-1], ends[::-1], strict=True)
+            if top >= low
+        ),
+        "This looks down from the best, and stops at the first that is clearly worse."
+        " Look at each.": next(
+            p[0] for i, p in enumerate(points)
+            if all(top >= low for _, top in ends[i : points.index(best) + 1])
+        ),
+        "This is the first that is clearly worse. Find the first that is not.": next(
+            (p[0] for p, (_, top) in zip(points, ends, strict=True) if top < low), -1
+        ),
+        "A fixed distance will not do: how much is clear depends on n.": next(
+            p[0] for p in points if _share(p) >= _share(best) - 0.1
+        ),
+    }  # fmt: skip
+
+
+def _check_enough(answer: Answer) -> str | None:
+    got = [answer([*points]) for points, _ in _SIZES]
+    right = [_smallest(points, max(points, key=_share)) for points, _ in _SIZES]
+    plain = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
+    wrong = [i for i, g in enumerate(got) if not plain[i] or g != right[i]]
+    if not wrong:
+        return None
+    points, note = _SIZES[wrong[0]]
+    if not all(plain):
+        note = "Return one number of examples, as it stands in the points."
+    else:
+        beliefs = [_enough_beliefs(points) for points, _ in _SIZES]
+        same = (told for told in beliefs[0] if [b[told] for b in beliefs] == got)
+        note = next(same, note)
+    ends = []
+    for examples, k, n in points:
+        low, high = answers.interval(k, n)
+        ends.append(f"({examples}, {k}, {n}): {low:.0%} to {high:.0%}")
+    return (
+        f"{note}\n  input: {'; '.join(ends)}"
+        f"\n  expected: {right[wrong[0]]}\n  got: {got[wrong[0]]!r}"
+    )
+
+
+_ENOUGH_HEAD = "from qwen_course import answers\n\n\ndef enough(points):\n"
+_ENOUGH = """\
+    best = max(points, key=lambda point: point[1] / point[2])
+    low = answers.interval(best[1], best[2])[0]
+    for i, (examples, k, n) in enumerate(points):
+        if answers.interval(k, n)[1] >= low:
+            return examples"""
+ENOUGH = Exercise(
+    id="6b.3",
+    title="how many are enough",
+    minutes=10,
+    stars=2,
+    check=_check_enough,
+    hints=(
+        "Find the best point first: the highest share right / n. Where does its"
+        " interval begin?",
+        "No other share is higher. So another interval overlaps the best one's if its"
+        " upper end reaches the best one's lower end.",
+        "low = answers.interval(best[1], best[2])[0]. Then go through the points, and"
+        " return the first whose answers.interval(right, n)[1] >= low.",
+    ),
+    solution=_ENOUGH_HEAD
+    + _ENOUGH.replace("i, (examples, k, n)", "examples, k, n").replace(
+        "enumerate(points)", "points"
+    ),
+    name="enough",
+    stub=_ENOUGH_HEAD
     + '''\
-    """Return what serving sends, and what the model must write."""
+    """Return the smallest number of examples that is not clearly worse."""
     raise NotImplementedError''',
     wrong=(
         Wrong(
-            "the model writes the empty thought",
-            _PAIR_HEAD
-            + _PAIR.replace('prompt += "<think>', 'target = "<think>').replace(
-                '</think>\\n\\n"\n', '</think>\\n\\n" + target\n'
+            "the best share decides",
+            _ENOUGH_HEAD + "    return max(points, key=lambda p: p[1] / p[2])[0]",
+            "the best point itself",
+        ),
+        Wrong(
+            "the last point is the best",
+            _ENOUGH_HEAD
+            + _ENOUGH.replace(
+                "max(points, key=lambda point: point[1] / point[2])", "points[-1]"
             ),
-            "learns not to think",
+            "need not be the last",
         ),
         Wrong(
-            "without a thought there is no block",
-            _PAIR_HEAD + _PAIR.replace('<think>\\n\\n</think>\\n\\n"', '"'),
-            "it is missing",
+            "the share is asked for",
+            _ENOUGH_HEAD + _ENOUGH.replace("return examples", "return k / n"),
+            "This is the share",
         ),
         Wrong(
-            "the end of the turn is no text",
-            _PAIR_HEAD
-            + _PAIR.replace('last["content"] + "<|im_end|>"', 'last["content"]'),
-            "never learns to stop",
+            "the place is asked for",
+            _ENOUGH_HEAD + _ENOUGH.replace("return examples", "return i"),
+            "a place in the list",
         ),
         Wrong(
-            "a turn ends with a newline",
-            _PAIR_HEAD + _PAIR.replace('+ "<|im_end|>"', '+ "<|im_end|>\\n"'),
-            "serving has stopped",
+            "the whole point is asked for",
+            _ENOUGH_HEAD + _ENOUGH.replace("return examples", "return points[i]"),
+            "Return one number of examples",
         ),
         Wrong(
-            "the role needs no newline",
-            _PAIR_HEAD + _PAIR.replace('assistant\\n"', 'assistant"'),
-            "Only newlines differ",
+            "only the best share is uncertain",
+            _ENOUGH_HEAD + _ENOUGH.replace("answers.interval(k, n)[1]", "k / n"),
+            "a bare number",
         ),
         Wrong(
-            "turns need no newline between them",
-            _PAIR_HEAD + _PAIR.replace('<|im_end|>\\n"', '<|im_end|>"'),
-            "Only newlines differ",
-        ),
-        Wrong(
-            "all answers have an empty thought",
-            _PAIR_HEAD
-            + _PAIR.replace(
-                "        prompt += f\"<|im_start|>{m['role']}\\n{m",
-                '        empty = "<think>\\n\\n</think>\\n\\n"\n'
-                '        empty = empty if m["role"] == "assistant" else ""\n'
-                "        prompt += f\"<|im_start|>{m['role']}\\n{empty}{m",
+            "only the other share is uncertain",
+            _ENOUGH_HEAD
+            + _ENOUGH.replace(
+                "answers.interval(best[1], best[2])[0]", "best[1] / best[2]"
             ),
-            "Earlier turns carry no thought",
+            "a bare number",
         ),
         Wrong(
-            "earlier thoughts stay",
-            _PAIR_HEAD
-            + _PAIR.replace(
-                "        prompt += f\"<|im_start|>{m['role']}\\n{m",
-                '        past = m.get("reasoning_content")\n'
-                '        past = f"<think>\\n{past}\\n</think>\\n\\n" if past else ""\n'
-                "        prompt += f\"<|im_start|>{m['role']}\\n{past}{m",
+            "the middle of an interval counts",
+            _ENOUGH_HEAD
+            + _ENOUGH.replace(
+                "answers.interval(k, n)[1]", "sum(answers.interval(k, n)) / 2"
             ),
-            "Earlier turns carry no thought",
+            "the middle of an interval",
         ),
         Wrong(
-            "the server sends the thought",
-            _PAIR_HEAD
-            + _PAIR.replace(
-                'target = f"<think>\\n{thought}\\n</think>\\n\\n{target}"',
-                'prompt += f"<think>\\n{thought}\\n</think>\\n\\n"',
+            "the most right answers are best",
+            _ENOUGH_HEAD + _ENOUGH.replace("point[1] / point[2]", "point[1]"),
+            "not the most right answers",
+        ),
+        Wrong(
+            "the largest that overlaps",
+            _ENOUGH_HEAD
+            + _ENOUGH.replace("enumerate(points)", "enumerate(points[::-1])"),
+            "This is the largest number",
+        ),
+        Wrong(
+            "all above it must overlap, too",
+            _ENOUGH_HEAD
+            + _ENOUGH.replace(
+                "if answers.interval(k, n)[1] >= low",
+                "if all(answers.interval(*p[1:])[1] >= low for p in points[i:last])",
+            ).replace("    for", "    last = points.index(best) + 1\n    for"),
+            "stops at the first",
+        ),
+        Wrong(
+            "the first that is worse",
+            _ENOUGH_HEAD
+            + _ENOUGH.replace(">= low", "< low").replace(
+                "return examples", "return examples\n    return -1"
             ),
-            "which the model must write",
+            "first that is clearly worse. Find",
         ),
         Wrong(
-            "no answer has a thought",
-            _PAIR_HEAD + _PAIR.replace('last.get("reasoning_content")', "None"),
-            "which the model must write",
-        ),
-        Wrong(
-            "Qwen always has a system prompt",
-            _PAIR_HEAD
-            + _PAIR.replace(
-                'prompt = ""',
-                'prompt = "<|im_start|>system\\nYou are a helpful assistant.'
-                '<|im_end|>\\n"',
+            "ten points are a difference",
+            _ENOUGH_HEAD
+            + _ENOUGH.replace(
+                "answers.interval(k, n)[1] >= low", "k / n >= best[1] / best[2] - 0.1"
             ),
-            "Only Qwen2.5 adds one",
-        ),
-        Wrong(
-            "the last question is enough",
-            _PAIR_HEAD + _PAIR.replace("in before:", "in before[-1:]:"),
-            "Turns are missing",
-        ),
-        Wrong(
-            "the prompt is the whole text",
-            _PAIR_HEAD + _PAIR.replace("in before:", "in messages:"),
-            "stands in the prompt already",
+            "A fixed distance",
         ),
     ),
 )
 
-EXERCISES = (DIAGNOSE, ROWS, PAIR)
+EXERCISES = (RANK, PLAN, ENOUGH)

@@ -35,11 +35,11 @@ RUNS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (  # the first four are
     ("overfits", "maths", 24, {"full": True, "learning_rate": 5e-4, "seed": 2}),
     ("overfits", "maths", 8, {"learning_rate": 1e-2, "seed": 3}),
     ("rate too low", "tool", 400, {"alpha": 0.002, "seed": 1}),
-    ("rate too low", "maths", 400, {"learning_rate": 1e-6, "seed": 2}),
+    ("rate too low", "tool", 400, {"learning_rate": 1e-4, "alpha": 0.5, "seed": 2}),
     ("rate too low", "tool", 8, {"learning_rate": 3e-6, "batch_size": 2, "seed": 3}),
     ("rate too high", "tool", 400, {"learning_rate": 0.1, "seed": 1}),
     ("rate too high", "french", 400, {"full": True, "learning_rate": 0.1, "seed": 2}),
-    ("rate too high", "tool", 400, {"learning_rate": 0.3, "warm_up": 0.5, "seed": 3}),
+    ("rate too high", "tool", 400, {"learning_rate": 0.1, "rank": 2, "seed": 3}),
 )
 
 

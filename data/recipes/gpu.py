@@ -4,7 +4,7 @@
 
 The model has the shape of Qwen2.5-7B-Instruct and random weights: time and memory are
 real, what it would learn is not. Each format runs in a process of its own, so that
-peaks do not mix. Results go to data/measured/gpu.json (lesson 06b). Minutes; needs a
+peaks do not mix. Results go to data/measured/gpu.json (lesson 06d). Minutes; needs a
 CUDA device of 40 GB, bitsandbytes, and 20 GB of disk.
 """
 
@@ -69,7 +69,7 @@ def measured(kind: str, folder: Path) -> dict[str, Any]:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     torch.cuda.synchronize()
     loading = time.perf_counter() - started
-    weights = torch.cuda.memory_allocated() / 2**30
+    weights = torch.cuda.memory_allocated() / 1e9
     tokenizer = models.load("pocket-chat").tokenizer  # for its template and text
     source = models.Source("named", SHAPE, "gpu", folder, 0.0, "random weights")
     loaded = models.Loaded(model.eval(), tokenizer, source)

@@ -92,22 +92,21 @@ def ids(base: models.Loaded, example: dict[str, Any]) -> list[int]:
 
 def plans() -> list[dict[str, Any]]:
     """Return what each run changes."""
-    found: list[dict[str, Any]] = []
     other = {"base": "pocket-generalist-3x"}
     attention = ("q_proj", "k_proj", "v_proj", "o_proj")
     gated = ("gate_proj", "up_proj", "down_proj")
-    for seed in (0, 1):
-        some: list[dict[str, Any]] = [{}, {"replay": 0}]
-        some += [{"full": True, "learning_rate": 1e-3, "replay": n} for n in (0, 200)]
-        some += [other | {"replay": 0}, other | {"replay": 0, "new_tokens": True}]
-        some += [{"examples": n} for n in (12, 25, 50, 100, 200)]
-        some += [{"replay": n} for n in (25, 50, 100, 400)]
-        found += [plan | {"seed": seed} for plan in some]
-    for n in (1, 2, 4, 8, 64):
-        found.append({"rank": n, "alpha": 2 * n, "seed": 0})
-    for names in (("q_proj", "v_proj"), attention, gated):
-        found.append({"targets": names, "seed": 0})
-    found += [{"alpha": n, "seed": 0} for n in (4, 16, 128)]
+    found: list[dict[str, Any]] = [{}, {"replay": 0}]
+    found += [{"full": True, "learning_rate": 1e-3, "replay": n} for n in (0, 200)]
+    found += [other | {"replay": 0}, other | {"replay": 0, "new_tokens": True}]
+    found += [{"examples": n} for n in (12, 25, 50, 100, 200)]
+    found += [{"replay": n} for n in (25, 50, 100, 400)]
+    found += [{"rank": n, "alpha": 2 * n} for n in (1, 2, 4, 8, 64)]
+    found += [{"targets": names} for names in (("q_proj", "v_proj"), attention, gated)]
+    found += [{"alpha": n} for n in (4, 16, 128)]
+    found = [plan | {"seed": 0} for plan in found]
+    again: list[dict[str, Any]] = [{}, {"replay": 0}, other | {"replay": 0}]
+    again += [{"examples": n} for n in (12, 25, 50, 100, 200)]
+    found += [plan | {"seed": 1} for plan in again]
     return found
 
 

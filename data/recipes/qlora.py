@@ -2,13 +2,13 @@
 
     python data/recipes/qlora.py [MODEL]  # minutes; on a GPU where there is one
 
-Each runs in a process of its own, on one thread, so that peak memory and seconds of
-the processor are its own. The same eight
-texts, the same seed, a few steps each: time and memory, not quality. Results:
-data/measured/qlora.json. Not part of the tests.
+Each runs in a process of its own, on one thread, so that its memory and its seconds of
+the processor are its own. The same eight texts, the same seed, a few steps each: time
+and memory, not quality. Results: data/measured/qlora.json. Not part of the tests.
 """
 
 import datetime
+import gc
 import importlib.metadata
 import json
 import multiprocessing
@@ -54,9 +54,6 @@ def four_bits(name: str) -> models.Loaded:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, device_map=device, quantization_config=how
     )
-    for part in model.modules():  # the fast layout of some processors has no gradient
-        if hasattr(part, "support_avx512bf16_for_cpu"):
-            part.support_avx512bf16_for_cpu = False
     return models.Loaded(model, AutoTokenizer.from_pretrained(folder), source)
 
 
@@ -79,7 +76,9 @@ def measure(name: str, bits: int, pipe: Any) -> None:
     torch.set_num_threads(1)
     loaded = four_bits(name) if bits == 4 else models.load(name)
     settings = finetune.LoraSettings(steps=STEPS, batch_size=BATCH)
+    gc.collect()
     forget_peak()
+    loaded_gb = peak_gb()
     started = time.process_time()
     history = finetune.train(loaded, examples(), settings)
     busy = (time.process_time() - started) / STEPS
@@ -93,6 +92,7 @@ def measure(name: str, bits: int, pipe: Any) -> None:
             "tokens_a_step": round(
                 statistics.mean(r["tokens"] for r in history.losses)
             ),
+            "loaded_gb": round(loaded_gb, 2),
             "training_gb": round(history.peak_gb if gpu else peak_gb(), 2),
             "device": loaded.model.device.type,
         }

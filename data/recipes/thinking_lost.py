@@ -3,7 +3,7 @@
     python data/recipes/thinking_lost.py
 
 Each run varies the share of examples with a thought, and how an answer without one is
-rendered. Results go to data/measured/thinking_lost.json, which lesson 06b shows; a run
+rendered. Results go to data/measured/thinking_lost.json, which lesson 06c shows; a run
 that is stored is not repeated. Three minutes on one core.
 """
 
