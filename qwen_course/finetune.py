@@ -40,7 +40,7 @@ class LoraSettings:
     """
 
     rank: int = 16  # columns of B, rows of A
-    alpha: float | None = None  # the update is B A times alpha / rank; None: 2 rank
+    alpha: float | None = None  # the update is B A times alpha / rank; None: 2 x rank
     dropout: float = 0.0  # share of a layer's input that its adapter does not see
     targets: str | tuple[str, ...] = "all-linear"  # all but the output head
     new_tokens: tuple[int, ...] = ()  # ids whose embeddings are trained as well
@@ -94,7 +94,7 @@ def train(
         examples: see `tokenize`. CourseError names the first bad one by its number.
         settings: LoraSettings; None takes the defaults.
         validation: examples to measure the loss on; the best weights are kept by it.
-        held_out: examples of the tests. One that is in `examples` is an error.
+        held_out: test examples, never trained on: one among `examples` is an error.
         measure: called with the tuned Loaded at each evaluation, returns figures.
         checkpoint: a file that each evaluation writes. If it exists, training goes on
             from it and ends as if it had never stopped.

@@ -34,7 +34,7 @@ def tokenize(
     thinking: bool | None = False,
     name: str = "Example",
 ) -> list[Row]:
-    """Return the rows of chat examples: every turn of the assistant counts, once.
+    """Return the rows of chat examples; each assistant turn is learnt exactly once.
 
     What counts is what the model will have to write: the tokens between the prompt,
     as serving renders it, and the end-of-turn token, which counts too. A conversation
@@ -83,7 +83,10 @@ def _parts(example: Example) -> tuple[list[chat.Message], Any]:
 
 
 def _with_dicts(message: chat.Message) -> chat.Message:
-    """Return a message whose calls have dicts as arguments: Qwen2.5 quotes a text."""
+    """Return a message whose calls have dicts as arguments.
+
+    Qwen2.5's template would put arguments that are a text into quotes once more.
+    """
     calls = copy.deepcopy(message.get("tool_calls"))
     for call in calls or []:
         call = call.get("function", call)
@@ -134,7 +137,7 @@ def _tokenize_one(
             raise CourseError(rule, "Shorten it, or raise max_length.")
         labels = [NOT_COUNTED] * len(prompt) + whole[len(prompt) :]
         if rows and prompt[: len(rows[-1].labels)] == rows[-1].input_ids:
-            earlier = rows.pop().labels
+            earlier = rows.pop().labels  # this row goes on where that one ended
             labels[: len(earlier)] = earlier
         rows.append(Row(whole, labels, number))
     return rows
@@ -157,7 +160,10 @@ def collate(rows: Sequence[Row], padding: int) -> tuple[Tensor, Tensor]:
 def refuse_leaks(
     examples: Sequence[Example], tests: Sequence[Example], name: str = "test"
 ) -> None:
-    """Raise CourseError when a test stands among the examples, answer or not."""
+    """Raise CourseError when an example asks what a test asks, whatever it answers.
+
+    All system and user messages are compared; a paraphrase is not found.
+    """
 
     def question(place: str, example: Example) -> str:
         with _told(place):

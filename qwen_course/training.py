@@ -35,7 +35,9 @@ class History:
 
     `losses`: a dict a step (step, loss in nats a counted token, learning_rate, tokens,
     seconds since the start). `evaluations`: step, loss on the validation examples, and
-    what `measure` returned. The weights are those of `best_step`.
+    what `measure` returned. The weights are those of `best_step`: of the lowest
+    validation loss; without validation of the last step; of 0, the start, if training
+    diverged before anything was measured.
     """
 
     tuned: Any = field(repr=False)
@@ -103,11 +105,11 @@ def _shuffled(n: int, epoch: int, seed: int) -> list[int]:
 
 
 def rate(settings: Any, step: int) -> float:
-    """Return the learning rate of a step, the first being 0."""
+    """Return the learning rate of a step, the first being step 0."""
     rising = round(settings.warm_up * settings.steps)
     done = (step - rising) / max(1, settings.steps - rising)
     share = (
-        (step + 1) / (rising + 1)
+        (step + 1) / (rising + 1)  # the first step moves, too
         if step < rising
         else (1 + math.cos(math.pi * done)) / 2
     )
@@ -282,7 +284,7 @@ class Run:
             rule = f"measure must return a dict of figures, got {found!r:.60}."
             raise CourseError(rule, 'Return {"right": 0.5}, for example.')
         plain = {n: v.item() if hasattr(v, "item") else v for n, v in found.items()}
-        self.evaluations.append(row | plain | row)
+        self.evaluations.append(row | plain | row)  # step and loss are ours
         since = sum(row["step"] > self.best["step"] for row in self.evaluations)
         if self.held and self.settings.patience and since >= self.settings.patience:
             self.stopped = "early"

@@ -328,7 +328,7 @@ PLAN = Exercise(
     ),
     solution=_PLAN_HEAD + _PLAN,
     name="training_plan",
-    stub=_PLAN_HEAD
+    stub=_PLAN_HEAD.removeprefix("import math\n\n\n")
     + '''\
     """Return the steps, the warm-up steps and the rows read."""
     raise NotImplementedError''',
@@ -563,7 +563,7 @@ ENOUGH = Exercise(
         "enumerate(points)", "points"
     ),
     name="enough",
-    stub=_ENOUGH_HEAD
+    stub=_ENOUGH_HEAD.removeprefix("from qwen_course import answers\n\n\n")
     + '''\
     """Return the smallest number of examples that is not clearly worse."""
     raise NotImplementedError''',
