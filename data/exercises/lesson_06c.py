@@ -11,7 +11,7 @@ from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., Any]
 
-# --- 6c.1 ---------------------------------------------------------------------------
+# --- 6c.3 ---------------------------------------------------------------------------
 
 _HIGH, _OVER, _LOW, _FINE = "rate too high", "overfits", "rate too low", "healthy"
 _CURVES = ("loss", "validation_loss", "learning_rate")
@@ -83,7 +83,7 @@ def _diagnose(
 
 
 DIAGNOSE = Exercise(
-    id="6c.1",
+    id="6c.3",
     title="diagnose the run",
     minutes=15,
     stars=3,
@@ -377,7 +377,7 @@ PAIR = Exercise(
     ),
 )
 
-# --- 6c.3 ---------------------------------------------------------------------------
+# --- 6c.1 ---------------------------------------------------------------------------
 
 _Need = tuple[int, int, float, str]
 _NEEDS: tuple[_Need, ...] = (  # Qwen3-0.6B and 8B with rank 16, and a pocket model
@@ -488,7 +488,7 @@ _MEMORY = """\
     size += trained * (4 + 4 + 8)
     return size / 1e9"""
 MEMORY = Exercise(
-    id="6c.3",
+    id="6c.1",
     title="the memory of a training",
     minutes=10,
     stars=2,
@@ -599,4 +599,4 @@ MEMORY = Exercise(
     ),
 )
 
-EXERCISES = (DIAGNOSE, PAIR, MEMORY)
+EXERCISES = (MEMORY, PAIR, DIAGNOSE)

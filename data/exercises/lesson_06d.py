@@ -331,7 +331,7 @@ VERDICT = Exercise(
     ),
 )
 
-# --- 6d.2 ---------------------------------------------------------------------------
+# --- 6d.3 ---------------------------------------------------------------------------
 
 _STEPS = (  # process, processes, step, batch_size, rows
     (0, 2, 0, 8, 100),
@@ -459,7 +459,7 @@ _ROWS = """\
     return [place % rows for place in places]"""
 _PLACES = "range(first + process, first + batch_size, processes)"
 ROWS = Exercise(
-    id="6d.2",
+    id="6d.3",
     title="who takes which rows",
     minutes=10,
     stars=2,
@@ -582,7 +582,7 @@ ROWS = Exercise(
     ),
 )
 
-# --- 6d.3 ---------------------------------------------------------------------------
+# --- 6d.2 ---------------------------------------------------------------------------
 
 _OPENED = ["<|im_start|>", "assistant", "\n"]
 _EMPTY = ["<think>", "\n\n", "</think>", "\n\n"]
@@ -759,7 +759,7 @@ _BY_LENGTH = """\
         return None
 """
 DIFFERENCE = Exercise(
-    id="6d.3",
+    id="6d.2",
     title="the first token that differs",
     minutes=8,
     stars=1,
@@ -879,4 +879,4 @@ DIFFERENCE = Exercise(
     ),
 )
 
-EXERCISES = (VERDICT, ROWS, DIFFERENCE)
+EXERCISES = (VERDICT, DIFFERENCE, ROWS)
