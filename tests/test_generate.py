@@ -524,3 +524,16 @@ def test_settings_are_what_they_seem():
         Settings(thinking=0)
     with pytest.raises(CourseError, match="generate.Settings"):
         generate.reply(random_qwen(), HI, {"max_new_tokens": 5})
+
+
+def test_the_head_reads_whole_hidden_states_only():
+    """A frozen head would be copied for each row: 18 GB for 60 rows of a 0.5B."""
+    loaded, seen = random_qwen(), []
+    head = loaded.model.get_output_embeddings()
+    messages = [[{"role": "user", "content": text}] for text in ("a", "the sum", "b")]
+    before = len(head._forward_pre_hooks)
+    with head.register_forward_hook(lambda _, given, out: seen.append(given[0])):
+        generate.batch(loaded, messages, Settings(max_new_tokens=2))
+    assert seen
+    assert all(state.is_contiguous() for state in seen)
+    assert len(head._forward_pre_hooks) == before
