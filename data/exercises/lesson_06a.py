@@ -556,7 +556,7 @@ _ROWS = """\
     for i, row in enumerate(rows):
         words = [m["content"].lower().split() for m in row]
         roles = [m["role"] for m in row]
-        pairs = list(zip(roles, words))
+        pairs = list(zip(roles, words, strict=True))
         if not set(roles) <= {"system", "user", "assistant", "tool"}:
             bad[i] = "role"
         elif roles[-1] != "assistant":
