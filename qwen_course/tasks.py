@@ -107,7 +107,7 @@ def _of_split(
 def samples(task: str) -> list[Problem]:
     """Return the stored problems of a task, in the file's order: all held out.
 
-    The one exception is `chain_of_one`, see `is_for_tests`.
+    The exceptions are `chain_of_one`, see `is_for_tests`, and `tickets_training`.
     """
     path = _data() / "samples" / f"{task}.jsonl"
     if not path.is_file():

@@ -12,11 +12,13 @@ replies, not marks: the lesson judges them again. Not part of the tests.
 import argparse
 import datetime
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -234,18 +236,24 @@ STAGES: dict[str, Any] = {
 }
 
 
+def make(name: str) -> None:
+    """Make one stage; in a process of its own its peak memory is its own."""
+    models.quiet()
+    store(name, STAGES[name](models.load(NAME)))
+
+
 def main() -> None:
     """Make the stages that the command line names, or those that are not stored."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(STAGES))
     options = parser.parse_args()
-    models.quiet()
-    loaded = models.load(NAME)
     for name in options.stages or STAGES:
         if name in stored()["runs"] and not options.stages:
             continue
         started = time.monotonic()
-        store(name, STAGES[name](loaded))
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn) as process:
+            process.submit(make, name).result()
         tqdm.write(f"{name}: {time.monotonic() - started:.0f} s")
 
 
