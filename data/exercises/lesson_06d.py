@@ -202,7 +202,7 @@ def _check_verdict(answer: Answer) -> str | None:
 
 _VERDICT_HEAD = "import math\n\n\ndef paired_verdict(before, after):\n"
 _VERDICT = """\
-    pairs = list(zip(before, after))
+    pairs = list(zip(before, after, strict=True))
     won = pairs.count(("0", "1"))
     lost = pairs.count(("1", "0"))
     changed = won + lost
