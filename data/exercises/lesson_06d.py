@@ -262,7 +262,7 @@ VERDICT = Exercise(
         Wrong(
             "0 and then 1 is a loss",
             _VERDICT_HEAD
-            + _VERDICT.replace("zip(before, after)", "zip(after, before)"),
+            + _VERDICT.replace("before, after, strict", "after, before, strict"),
             "won and lost are swapped",
         ),
         Wrong(
