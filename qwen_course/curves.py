@@ -61,7 +61,8 @@ def losses(histories: Any, title: str = "") -> Picture:
         if rated:
             rates = {row["step"]: row["learning_rate"] for row in rows[name]}
             bottom.plot(rates.keys(), rates.values(), ".-", ms=2, color=colour)
-            bottom.set(ylabel="learning\nrate", ylim=(0, None))
+    if rated:  # after all curves: a limit that is set stays
+        bottom.set(ylabel="learning\nrate", ylim=(0, None))
     if top.dataLim.y1 > 20 * top.dataLim.minposy:
         top.set_yscale("log")
         top.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -160,6 +160,15 @@ def test_the_scale_is_logarithmic_beyond_a_factor_of_20(monkeypatch, lowest, kin
     assert drawn[0].axes[0].get_yscale() == kind
 
 
+def test_every_learning_rate_is_inside_its_panel(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "Picture", lambda figure, alt: drawn.append(figure))
+    low = rows(3.0, 2.0, 1.0)
+    high = [row | {"learning_rate": 5.0} for row in low]
+    curves.losses({"low": low, "high": high})
+    assert drawn[0].axes[-1].get_ylim()[1] >= 5.0
+
+
 @pytest.mark.parametrize(
     "data", [[], {}, {"a": []}, history([]), [{"step": 1}], [{"loss": 2.0}]]
 )
