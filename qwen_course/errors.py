@@ -6,6 +6,8 @@ CourseError
 └── MalformedMessages   a conversation that no chat template could render
 """
 
+from collections.abc import Mapping
+
 
 class CourseError(Exception):
     """An error with a hint: what happened, and what to do next."""
@@ -26,3 +28,25 @@ class ModelUnavailable(CourseError):
 
 class MalformedMessages(CourseError):
     """A message has a wrong type, role or field."""
+
+
+def out_of_range(settings: object, ranges: Mapping[str, tuple]) -> dict[str, str]:
+    """Return the rule of each number of a dataclass that is outside its range.
+
+    A range of whole numbers asks for a whole one. None is right where it is default.
+    """
+    rules = {}
+    for name, (low, high) in ranges.items():
+        value, whole = getattr(settings, name), isinstance(low, int)
+        number = isinstance(value, int if whole else int | float)
+        fits = number and not isinstance(value, bool) and low <= value <= high
+        if not fits and not (value is None and getattr(type(settings), name) is None):
+            rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
+    return rules
+
+
+def refuse(settings: object, rules: Mapping[str, str]) -> None:
+    """Raise CourseError that tells each field's rule and what it got, if any."""
+    if rules:
+        got = [f"{n} must be {rules[n]}, got {getattr(settings, n)!r}." for n in rules]
+        raise CourseError(" ".join(got), "leave it out to take the default.")

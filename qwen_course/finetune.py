@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qwen_course.errors import CourseError
+from qwen_course.errors import CourseError, out_of_range, refuse
 from qwen_course.masking import Example, refuse_leaks, tokenize
 from qwen_course.training import History, Run, interrupts
 
@@ -58,19 +58,10 @@ class LoraSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        rules = {}
-        for name, (low, high) in _RANGES.items():
-            value, whole = getattr(self, name), isinstance(low, int)
-            number = isinstance(value, int if whole else int | float)
-            fits = number and not isinstance(value, bool) and low <= value <= high
-            may_lack = name in ("alpha", "evaluate_every", "patience")
-            if not fits and not (value is None and may_lack):
-                rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
+        rules = out_of_range(self, _RANGES)
         if not isinstance(self.thinking, bool | None):
             rules["thinking"] = "True, False or None"
-        if rules:
-            got = [f"{n} must be {rules[n]}, got {getattr(self, n)!r}." for n in rules]
-            raise CourseError(" ".join(got), "leave it out to take the default.")
+        refuse(self, rules)
 
 
 def train(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_course import catalog, chat
-from qwen_course.errors import CourseError
+from qwen_course.errors import CourseError, out_of_range, refuse
 
 Messages = list[dict[str, Any]]
 _ONE_AT_A_TIME = threading.Lock()  # torch has one random generator
@@ -63,13 +63,7 @@ class Settings:
     thinking_cut: str = "cut"  # how a thought is closed: "cut" or "official"
 
     def __post_init__(self) -> None:
-        rules = {}
-        for name, (low, high) in _RANGES.items():
-            value, whole = getattr(self, name), isinstance(low, int)
-            number = isinstance(value, int if whole else int | float)
-            fits = number and not isinstance(value, bool) and low <= value <= high
-            if not fits and value is not None:
-                rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
+        rules = out_of_range(self, _RANGES)
         if not isinstance(self.thinking, bool | None):
             rules["thinking"] = "True, False or None"
         if self.thinking is False and self.thinking_budget is not None:
@@ -79,9 +73,7 @@ class Settings:
         texts = self.stop if isinstance(self.stop, tuple | list) else [None]
         if not all(isinstance(text, str) and text for text in texts):
             rules["stop"] = 'a tuple of texts, such as ("Observation:",)'
-        if rules:
-            got = [f"{n} must be {rules[n]}, got {getattr(self, n)!r}." for n in rules]
-            raise CourseError(" ".join(got), "leave it out to take the default.")
+        refuse(self, rules)
         object.__setattr__(self, "stop", tuple(self.stop))
 
 
