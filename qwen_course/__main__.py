@@ -1,4 +1,4 @@
-"""The command line: python -m qwen_course doctor | models | fetch | chat | progress.
+"""The command line: python -m qwen_course COMMAND, as `--help` lists them.
 
 It prints; the modules it calls return values. `--json` gives the same for scripts.
 """
@@ -56,11 +56,13 @@ def _machine() -> Iterator[Finding]:
 def _libraries() -> Iterator[Finding]:
     """Compare what is installed with what is needed and with the tested set."""
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     lines = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
-    tested = dict(line.split("==") for line in lines if "==" in line)
+    pairs = [line.split("==") for line in lines if "==" in line]
+    tested = {canonicalize_name(name): version for name, version in pairs}
     for need in map(Requirement, metadata.requires("qwen-course") or []):
-        here, best = "", tested[need.name]
+        here, best = "", tested[canonicalize_name(need.name)]
         with suppress(metadata.PackageNotFoundError):
             here = metadata.version(need.name)
         fits = here and need.specifier.contains(here, prereleases=True)
@@ -183,6 +185,38 @@ def chat(options: argparse.Namespace) -> None:
                 print(error, file=sys.stderr)
 
 
+def serve(options: argparse.Namespace) -> None:
+    """Serve a role, or another server, over an OpenAI-compatible API."""
+    try:
+        from qwen_course import batching, monitor, server, service, upstream
+    except ImportError as error:
+        rule = f"Serving needs the package {error.name}."
+        raise CourseError(rule, "python -m pip install -e '.[serving]'") from None
+    local, file = options.host in server.LOOPBACK, options.api_key_file
+    if not (file or local):
+        rule = f"Without keys this serves on loopback only, not on {options.host}."
+        raise CourseError(rule, "give --api-key-file FILE, with lines name: key.")
+    keys = server.read_keys(file) if file else None
+    names = ("requests_per_minute", "tokens_per_minute")
+    rates = {n: getattr(options, n) for n in names}
+    if keys:  # who is alone on this machine needs no rate, who shares does
+        rates = {n: m or getattr(service.Limits, n) for n, m in rates.items()}
+    backend: Any
+    if options.upstream:
+        key = os.environ.get("QWEN_COURSE_UPSTREAM_KEY", "")
+        backend, told = upstream.Upstream(options.upstream, key), options.upstream
+    else:
+        models.quiet()
+        loaded = models.load(options.role, options.profile)
+        backend, told = batching.Local(loaded, batch=options.max_batch), loaded.source
+    kept = monitor.Monitor(log=options.log)
+    answers_to = service.ChatService(backend, service.Limits(**rates), keys, kept)
+    hosts = () if keys else server.LOOPBACK
+    place = f"http://{options.host}:{options.port}/v1"
+    print(f"{told}\nServing on {place}; Ctrl-C ends it.", file=sys.stderr, flush=True)
+    server.serve(service.create_app(answers_to, hosts), options.host, options.port)
+
+
 def progress(options: argparse.Namespace) -> None:
     """Print which exercises were solved on this machine."""
     from qwen_course import checks
@@ -196,11 +230,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m qwen_course")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = {}
-    for run in (doctor, list_models, fetch, chat, progress):
+    for run in (doctor, list_models, fetch, chat, serve, progress):
         name, text = run.__name__.removeprefix("list_"), (run.__doc__ or "")[:-1]
         command[name] = commands.add_parser(name, help=text, description=text)
         command[name].set_defaults(run=run)
-        if run is not chat:
+        if run not in (chat, serve):
             command[name].add_argument("--json", action="store_true")
     command["models"].add_argument("word", nargs="?", default="", help="part of a name")
     sizes, role = ("0.5b", "1.5b"), "a role or a name"
@@ -211,6 +245,21 @@ def main(arguments: list[str] | None = None) -> int:
     command["chat"].add_argument("--max-new-tokens", type=int)
     command["chat"].add_argument("--temperature", type=float, help="0: greedy")
     command["chat"].add_argument("--thinking", action=argparse.BooleanOptionalAction)
+    for name, kind, default, told in (
+        ("role", str, "chat", role),
+        ("profile", str, None, "instead of QWEN_COURSE_PROFILE"),
+        ("host", str, "127.0.0.1", "0.0.0.0: every network; needs keys"),
+        ("port", int, 8000, "to listen on"),
+        ("api-key-file", str, None, "lines name: key"),
+        ("upstream", str, None, "address of another server, as http://HOST:PORT/v1"),
+        ("max-batch", int, 16, "rows side by side"),
+        ("requests-per-minute", int, None, "of a key; with keys 60"),
+        ("tokens-per-minute", int, None, "of a key; with keys 100000"),
+        ("log", str, None, "file for a JSON line a request, without texts"),
+    ):
+        told += f" (default {default})" if default else ""
+        option: Any = {"type": kind, "default": default, "help": told}
+        command["serve"].add_argument(f"--{name}", **option)
     options = parser.parse_args(arguments)
     try:
         status = options.run(options)  # the doctor's alone is not None

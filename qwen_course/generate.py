@@ -1,4 +1,4 @@
-"""Replies: settings, one reply, a stream of pieces, a batch.
+"""Replies: one reply, a stream of pieces, a batch.
 
 All go through one call of `model.generate`, whose stopping criterion hands each new
 token to its row, and differ only in who listens. Knows no roles, loads nothing.
@@ -10,104 +10,24 @@ import queue
 import threading
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from qwen_course import catalog, chat
-from qwen_course.errors import CourseError, out_of_range, refuse
+from qwen_course.errors import CourseError
+from qwen_course.replies import EARLY_STOP as EARLY_STOP
+from qwen_course.replies import Piece as Piece
+from qwen_course.replies import Reply as Reply
+from qwen_course.replies import Settings as Settings
+from qwen_course.room import Room
 
 Messages = list[dict[str, Any]]
 _ONE_AT_A_TIME = threading.Lock()  # torch has one random generator
-# Source: Qwen3's documentation, getting_started/quickstart.md, "Thinking Budget".
-EARLY_STOP = """
-
-Considering the limited time by the user, I have to give the solution \
-based on the thinking directly now.
-"""
-_RANGES = {
-    "max_new_tokens": (1, 10**6), "top_k": (0, 10**6), "seed": (0, 2**63 - 1),
-    "thinking_budget": (0, 10**6),
-    "temperature": (0.0, 10.0), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
-    "repetition_penalty": (0.01, 10.0), "presence_penalty": (-2.0, 2.0),
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to generate. None means: as published for this model and mode.
-
-    The published values are those of data/sampling.csv, then the model's own
-    generation config, then "off". `Settings(temperature=0)` is greedy.
-
-    A thought that has used up its budget is closed and the model answers: at once
-    ("cut"), or after the sentence EARLY_STOP ("official", as Qwen3's documentation
-    does it in two calls). The budget counts what the model itself wrote between the
-    tags; that documentation counts the opening tag too.
-    """
-
-    max_new_tokens: int | None = None  # hard stop, with thought; None: 512, if they fit
-    temperature: float | None = None  # 0: greedy, always the likeliest token
-    top_p: float | None = None  # keep the likeliest tokens that sum to this; 1: off
-    top_k: int | None = None  # keep this many tokens; 0: off
-    min_p: float | None = None  # drop tokens below this share of the best; 0: off
-    repetition_penalty: float | None = None  # divides seen logits; 1: off
-    presence_penalty: float | None = None  # subtracted once a token was written; 0: off
-    stop: tuple[str, ...] = ()  # texts that end the reply (a thought too), left out
-    seed: int | None = None  # same seed, same reply; None: not repeatable
-    thinking: bool | None = None  # None: as the chat template decides
-    thinking_budget: int | None = None  # tokens of thought; None: no limit
-    thinking_cut: str = "cut"  # how a thought is closed: "cut" or "official"
-
-    def __post_init__(self) -> None:
-        rules = out_of_range(self, _RANGES)
-        if not isinstance(self.thinking, bool | None):
-            rules["thinking"] = "True, False or None"
-        if self.thinking is False and self.thinking_budget is not None:
-            rules["thinking_budget"] = "None where thinking is switched off"
-        if self.thinking_cut not in ("cut", "official"):
-            rules["thinking_cut"] = '"cut" or "official"'
-        texts = self.stop if isinstance(self.stop, tuple | list) else [None]
-        if not all(isinstance(text, str) and text for text in texts):
-            rules["stop"] = 'a tuple of texts, such as ("Observation:",)'
-        refuse(self, rules)
-        object.__setattr__(self, "stop", tuple(self.stop))
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A finished reply. Counts are tokens; seconds run from the start of generation."""
-
-    text: str  # the answer alone; "" when the thought was cut
-    thinking: str
-    prompt_tokens: int
-    new_tokens: int  # all after the prompt, tags and end-of-turn token included
-    thinking_tokens: int  # between the tags, by the model itself
-    answer_tokens: int  # after them, without the end-of-turn token
-    budget_cut: bool  # the thought used up its budget and was closed
-    seconds: float = field(repr=False)
-    first_token_seconds: float = field(repr=False)
-    token_seconds: tuple[float, ...] = field(repr=False)  # between tokens, second on
-    stop: str  # "stop": the model ended it or a stop text came; "length": cut
-    injected_tokens: int = field(default=0, repr=False)  # that closed the thought, tag
-    # included; in new_tokens, but in no other count, and not in the texts
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Return the decode speed in tokens a second, the prompt's time left out."""
-        total = sum(self.token_seconds)
-        return len(self.token_seconds) / total if total else 0.0
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a streamed reply; `kind` is "thinking" or "answer"."""
-
-    text: str
-    kind: str
 
 
 @functools.lru_cache
@@ -145,15 +65,22 @@ def reply(
     loaded: Any, messages: Messages, settings: Settings | None = None, tools: Any = None
 ) -> Reply:
     """Return the model's reply to a conversation."""
-    return _generate(loaded, _rows(loaded, [messages], settings, tools))[0]
+    if isinstance(loaded.model, Room):
+        *_, last = stream(loaded, messages, settings, tools)
+        return last  # type: ignore[return-value]
+    return side_by_side(loaded, _rows(loaded, [messages], settings, tools))[0]
 
 
 def batch(
     loaded: Any, conversations: Sequence[Messages], settings: Settings | None = None
 ) -> list[Reply]:
     """Return one reply a conversation, generated side by side, padded on the left."""
+    if isinstance(loaded.model, Room):  # the server makes the batch
+        with ThreadPoolExecutor(16) as pool:
+            asked = [pool.submit(reply, loaded, m, settings) for m in conversations]
+            return [answer.result() for answer in asked]
     rows = _rows(loaded, conversations, settings, None)
-    return _generate(loaded, rows) if rows else []
+    return side_by_side(loaded, rows) if rows else []
 
 
 def stream(
@@ -164,12 +91,16 @@ def stream(
     No piece ends inside a character, and the pieces of a kind make the Reply's text of
     that kind. Closing the iterator stops the generation.
     """
+    if isinstance(loaded.model, Room):
+        chat.validate(messages)
+        return loaded.model.stream(messages, settings, tools)
     rows = _rows(loaded, [messages], settings, tools)  # what is wrong is said now
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    rows[0].hear = items.put
 
     def work() -> None:
         try:
-            items.put(_generate(loaded, rows, items.put)[0])
+            side_by_side(loaded, rows)
         except BaseException as error:  # raised again by the reader
             items.put(error)
 
@@ -183,14 +114,21 @@ def stream(
                     raise item
                 yield item
         finally:
-            rows[0].stop = "closed"
+            rows[0].stop = rows[0].stop or "closed"
             thread.join()
 
     return read()
 
 
-class _Row:
-    """A reply in the making: takes tokens, gives pieces of text, knows when to stop."""
+class Row:
+    """A reply in the making: takes tokens, gives pieces of text, knows when to stop.
+
+    Making one says what is wrong with the conversation. `hear`, when set, is called
+    with each `Piece` and, when the row ends, with its `Reply`; setting `stop` to
+    "closed" ends the row at the next token, without a Reply.
+    """
+
+    hear: Callable[[Piece | Reply], Any] | None = None
 
     def __init__(self, loaded: Any, messages: Any, settings: Settings, tools: Any):
         tokenizer, thinking = loaded.tokenizer, settings.thinking
@@ -229,6 +167,15 @@ class _Row:
         self.thought = [prompt[-1]] if opened else []  # tokens after the opening tag
         self.forced: list[int] = []  # tokens that must come next
         self.injected, self.cut = 0, False
+
+    @property
+    def sampling(self) -> tuple[Any, ...]:
+        """Return the sampling values, which rows that are made side by side share."""
+        used = self.settings
+        values = [used.temperature, used.repetition_penalty, used.presence_penalty]
+        if used.temperature:
+            values += [used.top_p, used.top_k, used.min_p, used.seed]
+        return tuple(values)
 
     def put(self, token: int) -> Piece | None:
         """Return the piece that this token completes, None when there is none yet."""
@@ -287,18 +234,20 @@ class _Row:
         return [*self.encode(words), self.closing, *self.encode("\n\n")]
 
     def reply(self, started: float) -> Reply:
+        """Return what was written; seconds count from `started`."""
         times = [moment - started for moment in self.moments]
         return Reply(
             text=self.texts["answer"], thinking=self.texts["thinking"],
             prompt_tokens=len(self.prompt), new_tokens=len(times), stop=self.stop,
             thinking_tokens=self.count["thinking"], answer_tokens=self.count["answer"],
             injected_tokens=self.injected, budget_cut=self.cut,
-            seconds=times[-1], first_token_seconds=times[0],
+            seconds=times[-1] if times else 0.0,  # none: closed before the first
+            first_token_seconds=times[0] if times else 0.0,
             token_seconds=tuple(b - a for a, b in pairwise(times)),
         )  # fmt: skip
 
 
-def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[_Row]:
+def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[Row]:
     """Return a row a conversation, or raise what is wrong with one of them."""
     if not isinstance(conversations, list | tuple):
         rule = f"A batch is a list of conversations, got {conversations!r:.60}."
@@ -307,18 +256,21 @@ def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[_R
     if not isinstance(settings, Settings):
         rule = f"settings must be generate.Settings, got {settings!r:.60}."
         raise CourseError(rule, "write generate.Settings(max_new_tokens=64).")
-    rows = [_Row(loaded, messages, settings, tools) for messages in conversations]
-    if any(row.settings != rows[0].settings for row in rows):
-        rule = "One batch has one set of sampling values; these prompts need two."
-        raise CourseError(rule, "batch those that think apart from the others.")
+    rows = [Row(loaded, messages, settings, tools) for messages in conversations]
     return rows
 
 
-def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
-    """Return the reply of each row; `hear` is called with each piece of text."""
+def side_by_side(loaded: Any, rows: Sequence[Row]) -> list[Reply]:
+    """Return the reply of each row, all generated in one batch padded on the left.
+
+    Rows may differ in length limit, stop texts and budget, not in sampling values.
+    """
     import torch
     from transformers import GenerationConfig
 
+    if any(row.sampling != rows[0].sampling for row in rows):
+        rule = "One batch has one set of sampling values; these prompts need two."
+        raise CourseError(rule, "batch those that think apart from the others.")
     started = time.perf_counter()
     device, wanted = loaded.model.device, rows[0].settings
     width = max(len(row.prompt) for row in rows)
@@ -335,8 +287,12 @@ def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
 
     def watch(input_ids: Any, scores: Any, **_: Any) -> Any:
         for row, token in zip(rows, input_ids[:, -1].tolist(), strict=True):
-            if not row.stop and (piece := row.put(token)) and hear:
-                hear(piece)
+            if not row.stop:
+                piece = row.put(token)
+                if row.hear and piece:
+                    row.hear(piece)
+                if row.hear and row.stop:  # the others may go on
+                    row.hear(row.reply(started))
         return torch.tensor([bool(row.stop) for row in rows], device=device)
 
     def penalise(input_ids: Any, scores: Any) -> Any:
@@ -351,7 +307,8 @@ def _generate(loaded: Any, rows: list[_Row], hear: Any = None) -> list[Reply]:
         return scores
 
     processors = [penalise] * bool(wanted.presence_penalty)
-    processors += [guide] * (wanted.thinking_budget is not None)
+    budgets = [row.settings.thinking_budget for row in rows]
+    processors += [guide] * any(budget is not None for budget in budgets)
     devices = range(torch.cuda.device_count())
     alone = _ONE_AT_A_TIME if wanted.temperature else nullcontext()
     # torch copies a frozen output head for each row whose hidden state has gaps around

@@ -1,8 +1,9 @@
 """Which weights fill which role here, where they come from, and how to load them.
 
 A profile says which checkpoint fills a role: `pocket` (trained by this course), `small`
-(official, for a laptop) or `gpu` (official, for a T4 or better). `auto` takes the best
-that is on this machine and downloads nothing. Knows no prompts and no sampling.
+(official, for a laptop), `gpu` (official, for a T4 or better) or `room` (on somebody's
+server: its address in QWEN_COURSE_ROOM, the key in QWEN_COURSE_ROOM_KEY). `auto` takes
+the best on this machine and downloads nothing. Knows no prompts and no sampling.
 """
 
 import difflib
@@ -12,6 +13,7 @@ import importlib.util
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +21,11 @@ from typing import Any
 
 from qwen_course import catalog
 from qwen_course.errors import CourseError, ModelUnavailable, UnknownModel
+from qwen_course.room import Room
 from qwen_course.weights import dequantised, download, is_live, located
 
 GPU_MINIMUM_GB = 12
-PROFILES = ("auto", "pocket", "small", "gpu")
+PROFILES = ("auto", "pocket", "small", "gpu", "room")
 # role -> profile -> model
 ROLES: dict[str, dict[str, str]] = json.loads(catalog.text("roles.json"))
 # The chat templates that pocket models use: files of trl 1.16.0, and their SHA-256.
@@ -38,13 +41,14 @@ class Source:
 
     role: str
     name: str
-    profile: str  # "pocket", "small", "gpu", or "named" for a model asked for by name
-    path: Path | None  # None: not on this machine
+    profile: str  # "pocket", "small", "gpu", "room", "named": asked for by its name
+    path: Path | None  # None: not on this machine, in the profile "room" on a server
     size_mb: float  # on disk
     why: str
 
     def __repr__(self) -> str:
         place = f"{self.size_mb:.0f} MB" if self.path else "not on this machine"
+        place = "on a server" if self.profile == "room" else place
         if self.path and (card := self.path / "card.json").is_file():
             size = json.loads(card.read_text("utf-8"))["parameters"] / 1e6
             place = f"{size:.1f} M parameters, trained by this course; not an Alibaba"
@@ -114,6 +118,11 @@ def resolve(role: str, profile: str | None = None) -> Source:
             raise UnknownModel(error.message, hint) from None
         return _source(name, name, "named", "asked for by name")
     why = "profile pocket"
+    if wanted == "room":
+        offered, why = _offered(*_room(), round(time.monotonic(), -1))
+        if name := _in_room(role, offered):
+            return Source(role, name, "room", None, 0.0, f"server {_room()[0]}")
+        why = why or f"the room's server has no model for {role}"
     for level in ("gpu", "small") if wanted == "auto" else (wanted,):
         if model := ROLES[role].get(level):
             if level == "gpu" and gpu_memory_gb() < GPU_MINIMUM_GB:
@@ -123,6 +132,35 @@ def resolve(role: str, profile: str | None = None) -> Source:
             else:
                 why = f"{model} is not on this machine"
     return _source(role, f"pocket-{role}", "pocket", why)
+
+
+def _room() -> tuple[str, str]:
+    """Return the address of the room's server and the key, as they are set."""
+    url = os.environ.get("QWEN_COURSE_ROOM", "")
+    if not url:
+        rule = "The profile room needs the address of a server."
+        raise CourseError(rule, "export QWEN_COURSE_ROOM=http://TEACHER:8000/v1")
+    return url, os.environ.get("QWEN_COURSE_ROOM_KEY", "")
+
+
+@functools.lru_cache(2)
+def _offered(url: str, key: str, moment: float) -> tuple[list[str], str]:
+    """Return the models of a server, or why there are none; asked every 10 seconds."""
+    try:
+        return Room(url, key).names(), ""
+    except CourseError as error:
+        return [], error.message
+
+
+def _in_room(role: str, offered: list[str]) -> str:
+    """Return which of the server's models fills a role, "" when none does.
+
+    A server of this course offers roles by name; another one's model must be among
+    those that the course knows for the role. Any first model can chat.
+    """
+    known = {role, f"pocket-{role}", *ROLES[role].values()}
+    fits = [name for name in offered if name.rpartition("/")[2] in known]
+    return (fits + offered[: role == "chat"] + [""])[0]
 
 
 def _pocket() -> Path:
@@ -159,6 +197,7 @@ def start(seed: int = 0) -> Session:
     print(f"Qwen course, profile {session.profile}: role -> model (size; why)")
     for source in session.sources:
         size = f"{source.size_mb:.1f} MB" if source.path else "not on this machine"
+        size = "on a server" if source.profile == "room" else size
         print(f"  {source.role:<10} -> {source.name} ({size}; {source.why})")
     pocket = [source.role for source in session.sources if source.profile == "pocket"]
     if fetchable := ", ".join(role for role in pocket if "small" in ROLES[role]):
@@ -209,6 +248,10 @@ def load(
             source = resolve(role, profile)
         except ModelUnavailable as error:
             print(f"{role} falls back to {source.name}: {error.message}")
+    if source.profile == "room":  # the tokenizer stands in: the server has its own
+        return Loaded(
+            Room(*_room(), source.name), load("pocket-chat").tokenizer, source
+        )
     if source.path is None:
         hint = f"run `python -m qwen_course fetch {role}` once, while connected."
         if source.profile == "pocket":

@@ -7,6 +7,7 @@ somebody is there to use them. Nothing here knows models or loads them.
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -34,6 +35,10 @@ from qwen_course.plots import occlusion as occlusion
 from qwen_course.plots import scrubber as scrubber
 from qwen_course.plots import skyline as skyline
 from qwen_course.plots import timeline as timeline
+from qwen_course.timelines import dashboard as dashboard
+from qwen_course.timelines import gantt as gantt
+from qwen_course.timelines import requests as requests
+from qwen_course.timelines import throughput as throughput
 
 
 class Page:
@@ -103,6 +108,38 @@ def explore(draw: Callable[..., Any], **controls: Any) -> Any:
     parts = {name: control(name, choice) for name, choice in controls.items()}
     output = widgets.interactive_output(lambda **v: display(draw(**v)), parts)
     display(widgets.VBox([widgets.HBox(list(parts.values())), output]))
+    return None
+
+
+def live(
+    draw: Callable[[], Picture], running: Callable[[], bool], seconds: float = 0.5
+) -> Picture | None:
+    """Return the picture that `draw` gives when `running` is over.
+
+    On a live front end it stands there from the start and is drawn again in place;
+    Ctrl-C, or the button that interrupts a cell, ends the watching, not what runs.
+
+    Args:
+        draw: makes the picture of now.
+        running: whether there is more to come, such as `thread.is_alive`.
+        seconds: from one picture to the next.
+    """
+    shown = None
+    if models.is_live():
+        from IPython.display import display
+
+        shown = display(draw(), display_id=True)
+    try:
+        while running():
+            time.sleep(seconds)
+            if shown:
+                shown.update(draw())
+    except KeyboardInterrupt:
+        pass
+    last = draw()
+    if shown is None:
+        return last
+    shown.update(last)
     return None
 
 

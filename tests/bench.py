@@ -8,13 +8,25 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
+import openai
 import torch
 from transformers import GenerationConfig
 from trl import chat_template_utils
 
-from qwen_course import chat, generate, models, weights
+from qwen_course import (
+    batching,
+    chat,
+    generate,
+    models,
+    monitor,
+    server,
+    service,
+    weights,
+)
 
 PAIRS, TOKENS = 30, 64
 TASK = "Write a Python class for a binary tree with insert, find and delete."
@@ -119,6 +131,74 @@ def load_times():
     print(f"load: first {one:.1f} s, second {two:.1f} s, {one / two:.0f} times quicker")
 
 
+def service_overhead():
+    """Print what the service adds to the time to the first token, and batches gain."""
+    loaded = models.load("coder")
+    free = service.Limits(requests_per_minute=None, tokens_per_minute=None)
+    backend = batching.Local(loaded)
+    settings = generate.Settings(
+        max_new_tokens=2, temperature=0, repetition_penalty=1.0
+    )
+
+    def direct():
+        """The seconds to the first piece of a direct stream."""
+        started = time.perf_counter()
+        with closing(generate.stream(loaded, MESSAGES, settings)) as pieces:
+            next(pieces)
+            return time.perf_counter() - started
+
+    with server.running(service.create_app(service.ChatService(backend, free))) as url:
+        client = openai.OpenAI(base_url=url, api_key="none")
+        same = {"extra_body": {"repetition_penalty": 1.0}, "temperature": 0}
+
+        def served():
+            started = time.perf_counter()
+            with client.chat.completions.create(
+                model="coder", messages=MESSAGES, max_tokens=2, stream=True, **same
+            ) as chunks:
+                for chunk in chunks:
+                    if chunk.choices[0].delta.content:
+                        return time.perf_counter() - started
+
+        def at_once(clients):
+            """Tokens a second of so many clients, all together."""
+
+            def one(number):
+                text = f"{TASK} Name it Tree{number}."
+                made = client.chat.completions.create(
+                    model="coder", messages=[{"role": "user", "content": text}],
+                    max_tokens=TOKENS, **same,
+                )  # fmt: skip
+                return made.choices[0].message.content, made.usage.completion_tokens
+
+            started = time.perf_counter()
+            with ThreadPoolExecutor(clients) as pool:
+                made = [*pool.map(one, range(clients))]
+            return sum(n for _, n in made) / (time.perf_counter() - started)
+
+        direct(), served()
+        pairs = [(direct(), served()) for _ in range(PAIRS)]
+        added = statistics.median(b - a for a, b in pairs)
+        print(f"service: first token {added * 1000:+.1f} ms   (must be under 10)")
+        speeds = [(at_once(1), at_once(16)) for _ in range(3)]
+        gain = statistics.median(b / a for a, b in speeds)
+        print(f"16 clients/1 client {gain:.2f}   (tokens/s; must be 3 or more)")
+
+
+def monitor_overhead():
+    """Print what a record costs; a request of this course takes 50 ms and more."""
+    loaded = models.load("pocket-chat")
+    hello = [{"role": "user", "content": "Hello"}]
+    reply = generate.reply(loaded, hello, generate.Settings(temperature=0))
+    watched, n = monitor.Monitor(), 5000
+    started = time.perf_counter()
+    for _ in range(n):
+        watched.record(reply, messages=hello)
+    each = (time.perf_counter() - started) / n
+    print(f"record: {each * 1e6:.0f} microseconds, {each / reply.seconds:.3%} of a")
+    print(f"  pocket reply of {reply.seconds * 1000:.0f} ms   (must be under 1 %)")
+
+
 def import_time():
     """Print what `import qwen_course` takes over a bare interpreter."""
 
@@ -135,3 +215,5 @@ if __name__ == "__main__":
     load_times()
     reply_overhead()
     budget_overhead()
+    service_overhead()
+    monitor_overhead()

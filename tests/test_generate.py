@@ -537,3 +537,50 @@ def test_the_head_reads_whole_hidden_states_only():
     assert seen
     assert all(state.is_contiguous() for state in seen)
     assert len(head._forward_pre_hooks) == before
+
+
+def test_rows_side_by_side_end_each_at_its_own_limit_and_stop_text():
+    loaded = random_qwen()
+    whole = generate.reply(loaded, HI, replace(GREEDY, max_new_tokens=30))
+    end = whole.text[3:7]
+    wanted = [replace(GREEDY, max_new_tokens=most) for most in (3, 17)]
+    wanted.append(replace(GREEDY, max_new_tokens=30, stop=(end,)))
+    rows = [generate.Row(loaded, HI, one, None) for one in wanted]
+    heard = [[] for _ in rows]
+    for row, items in zip(rows, heard, strict=True):
+        row.hear = items.append
+    replies = generate.side_by_side(loaded, rows)
+    alone = [generate.reply(loaded, HI, one) for one in wanted]
+    assert [r.text for r in replies] == [r.text for r in alone]
+    assert [r.new_tokens for r in replies] == [3, 17, alone[2].new_tokens]
+    for items, reply in zip(heard, replies, strict=True):
+        assert items[-1] == reply  # said when it ended, not when all had
+        assert "".join(p.text for p in items[:-1]) == reply.thinking + reply.text
+    assert replies[0].seconds < replies[1].seconds
+
+
+def test_a_row_that_is_closed_ends_alone_and_the_others_go_on():
+    loaded = random_qwen()
+    rows = [generate.Row(loaded, HI, GREEDY, None) for _ in range(3)]
+    rows[0].stop = "closed"  # before the first token
+
+    def leave(item):
+        rows[1].stop = "closed"
+
+    rows[1].hear = leave
+    replies = generate.side_by_side(loaded, rows)
+    assert [reply.stop for reply in replies] == ["closed", "closed", "length"]
+    assert replies[0].new_tokens == 0
+    assert 0 < replies[1].new_tokens < GREEDY.max_new_tokens
+    assert replies[2].text == generate.reply(loaded, HI, GREEDY).text
+
+
+def test_rows_with_other_sampling_values_are_refused():
+    loaded = random_qwen()
+    wanted = [Settings(max_new_tokens=2, temperature=t, seed=1) for t in (0.5, 0.7)]
+    rows = [generate.Row(loaded, HI, one, None) for one in wanted]
+    with pytest.raises(CourseError, match="one set of sampling values"):
+        generate.side_by_side(loaded, rows)
+    greedy = [replace(one, temperature=0) for one in wanted]  # a seed says nothing
+    rows = [generate.Row(loaded, HI, one, None) for one in [*greedy, GREEDY]]
+    assert len(generate.side_by_side(loaded, rows)) == 3

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -385,3 +386,60 @@ def test_a_reader_that_leaves_causes_no_traceback():
     run = subprocess.run(COMMAND, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (run.returncode, run.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "serves on loopback only"),
+        (["--api-key-file", "/no/such/file"], "cannot be read"),
+        (["--upstream", "http://127.0.0.1:9/v1", "--host", "::"], "loopback only"),
+    ],
+)
+def test_serve_refuses_what_is_unsafe_before_it_loads_anything(
+    capsys, monkeypatch, arguments, said
+):
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("loaded"))
+    assert main(["serve", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_serve_refuses_weak_keys(capsys, tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("pupil: short\n")
+    assert main(["serve", "--role", "pocket-chat", "--api-key-file", str(path)]) == 2
+    assert "16 or more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_serve_serves_with_keys_until_ctrl_c(tmp_path):
+    import openai
+
+    keys, log = tmp_path / "keys", tmp_path / "log.jsonl"
+    keys.write_text("# the room\npupil: a-key-of-sixteen-letters\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "qwen_course", "serve", "--role", "pocket-chat"]
+    command += ["--port", str(port), "--api-key-file", str(keys), "--log", str(log)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = ""
+            while "running on" not in said:
+                said += process.stderr.readline() or pytest.fail(said)
+            assert "pocket-chat" in said
+            url = f"http://127.0.0.1:{port}/v1"
+            client = openai.OpenAI(base_url=url, api_key="a-key-of-sixteen-letters")
+            hello = [{"role": "user", "content": "Hello"}]
+            made = client.chat.completions.create(
+                model="pocket-chat", messages=hello, temperature=0, max_tokens=30
+            )
+            assert made.choices[0].message.content == "Hello! How can I help you?"
+            wrong = openai.OpenAI(base_url=url, api_key="another-key-as-long-as-it")
+            with pytest.raises(openai.AuthenticationError):
+                wrong.models.list()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+    line = json.loads(log.read_text())
+    assert line["stop"] == "stop"
+    assert "Hello" not in log.read_text()

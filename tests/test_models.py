@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_course import models, weights
+from qwen_course import batching, generate, models, server, service, weights
 from qwen_course.errors import CourseError, ModelUnavailable, UnknownModel
 
 PARTS = [bytes([n]) * 3_000 for n in range(3)]
@@ -367,3 +367,52 @@ def test_the_hub_serves_the_official_file(monkeypatch):
     file = weights.GGUF["Qwen2.5-Coder-0.5B-Instruct"]
     info = HfApi().get_paths_info(file.repo, file.name)[0]
     assert (info.size, info.lfs.sha256) == (file.size, file.sha256)
+
+
+@pytest.fixture
+def classroom(monkeypatch):
+    """A server on loopback with pocket-coder, as a teacher would start it."""
+    app = service.create_app(
+        service.ChatService(
+            batching.Local(models.load("pocket-coder")),
+            service.Limits(requests_per_minute=None, tokens_per_minute=None),
+            {"pupil": "a-key-of-the-classroom"},
+        )
+    )
+    with server.running(app) as url:
+        monkeypatch.setenv("QWEN_COURSE_PROFILE", "room")
+        monkeypatch.setenv("QWEN_COURSE_ROOM", url)
+        monkeypatch.setenv("QWEN_COURSE_ROOM_KEY", "a-key-of-the-classroom")
+        yield url
+
+
+def test_in_a_room_replies_come_from_the_server(classroom, capsys):
+    models.start()
+    said = capsys.readouterr().out
+    assert "coder      -> pocket-coder (on a server" in said
+    assert "no model for maths" in said
+    loaded = models.load("coder")
+    assert loaded.source.profile == "room"
+    question = [{"role": "user", "content": "def f(x): # the double of x"}]
+    wanted = generate.Settings(temperature=0, max_new_tokens=24)
+    here = generate.reply(models.load("pocket-coder"), question, wanted)
+    assert generate.reply(loaded, question, wanted).text == here.text
+    replies = generate.batch(loaded, [question] * 3, wanted)
+    assert [reply.text for reply in replies] == [here.text] * 3
+    with pytest.raises(AttributeError, match="runs on the server"):
+        loaded.model.generate()
+    with pytest.raises(AttributeError, match="pocket-chat"):
+        loaded.model([[1]])
+
+
+def test_a_room_without_server_or_key_falls_back_and_says_why(classroom, monkeypatch):
+    monkeypatch.setenv("QWEN_COURSE_ROOM_KEY", "a-key-of-another-room")
+    models._offered.cache_clear()
+    assert "refuses the key" in models.resolve("coder").why
+    monkeypatch.setenv("QWEN_COURSE_ROOM", "http://127.0.0.1:9/v1")
+    found = models.resolve("chat")
+    assert found.name == "pocket-chat"
+    assert "No answer from the server" in found.why
+    monkeypatch.delenv("QWEN_COURSE_ROOM")
+    with pytest.raises(CourseError, match="export QWEN_COURSE_ROOM="):
+        models.resolve("chat")

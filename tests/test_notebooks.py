@@ -605,7 +605,9 @@ def test_setup_cell_on_colab(monkeypatch, tmp_path):
     ]
     assert space["address"] == tool.ADDRESS
     assert space["course"] == tmp_path / "qwen-course"
-    assert space["needs"] == ["gguf", "py3langid", "bitsandbytes"]
+    assert space["needs"] == [
+        "gguf", "py3langid", "bitsandbytes", "limits", "deprecated"
+    ]  # fmt: skip
     assert space["sys"].path == [str(tmp_path / "qwen-course")]
 
 

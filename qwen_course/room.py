@@ -1,0 +1,143 @@
+"""A model on somebody else's server: replies by URL and key, no weights here.
+
+For a room of laptops without weights: the teacher's machine runs
+`python -m qwen_course serve`, or the company has vLLM. Knows no roles and no templates:
+the server renders the prompt.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+from qwen_course.errors import CourseError
+from qwen_course.replies import Piece, Reply, Settings
+
+_PLAIN = ("temperature", "top_p", "presence_penalty", "seed")  # names of OpenAI's API
+_EXTRA = ("top_k", "min_p", "repetition_penalty", "thinking_budget")  # beyond it
+
+
+class Room:
+    """A model behind an OpenAI-compatible server, in the place of a model in memory.
+
+    `generate.reply`, `stream` and `batch` work with it. What looks inside a model
+    (logits, weights, a cache) does not, and says so.
+    """
+
+    dtype = "on a server"
+
+    def __init__(self, url: str, key: str, name: str = "") -> None:
+        """Keep the address (as in http://10.0.0.5:8000/v1), the key, the model."""
+        try:
+            import openai
+        except ImportError:
+            rule = "Replies from a server need the package openai."
+            raise CourseError(rule, "python -m pip install openai") from None
+        self.url, self.name = url, name
+        self.device = SimpleNamespace(type=url)
+        self._client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=120)
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Raise what __getattr__ raises: there are no logits here."""
+        return self.forward()
+
+    def __getattr__(self, name: str) -> Any:
+        told = f"{self.name} runs on the server {self.url}: it has no {name!r} here. "
+        raise AttributeError(told + 'Load a pocket model: models.load("pocket-chat").')
+
+    def names(self) -> list[str]:
+        """Return the names of the models that the server offers."""
+        try:
+            found = self._client.with_options(timeout=5.0, max_retries=0).models.list()
+            return [model.id for model in found.data]
+        except Exception as error:
+            raise self._told(error) from None
+
+    def stream(
+        self, messages: list[dict[str, Any]], settings: Settings | None, tools: Any
+    ) -> Generator[Piece | Reply, None, None]:
+        """Return an iterator over pieces as the server sends them, the Reply last."""
+        from transformers.utils import get_json_schema
+
+        asked = settings or Settings()
+        body: dict[str, Any] = {n: getattr(asked, n) for n in _PLAIN}
+        body |= {"max_tokens": asked.max_new_tokens, "stop": [*asked.stop] or None}
+        if tools:
+            body["tools"] = [get_json_schema(t) if callable(t) else t for t in tools]
+        extra = {n: getattr(asked, n) for n in _EXTRA}
+        if asked.thinking is not None:
+            extra["chat_template_kwargs"] = {"enable_thinking": asked.thinking}
+        body = {name: value for name, value in body.items() if value is not None}
+        body["extra_body"] = {n: v for n, v in extra.items() if v is not None}
+        body |= {"model": self.name, "messages": messages, "stream": True}
+        body["stream_options"] = {"include_usage": True}
+        return self._read(body)
+
+    def _read(self, body: dict[str, Any]) -> Generator[Piece | Reply, None, None]:
+        started = time.perf_counter()
+        texts, moments = {"thinking": "", "answer": ""}, list[float]()
+        calls: dict[int, list[str]] = {}
+        ended, usage = "closed", None
+        try:
+            with self._client.chat.completions.create(**body) as chunks:
+                for chunk in chunks:
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices:
+                        ended = choice.finish_reason or ended
+                        for piece in _pieces(choice.delta, calls):
+                            moments.append(time.perf_counter() - started)
+                            texts[piece.kind] += piece.text
+                            yield piece
+            for name, arguments in calls.values():  # as the model itself wrote them
+                call = f'{{"name": "{name}", "arguments": {arguments or "{}"}}}'
+                piece = Piece(f"<tool_call>\n{call}\n</tool_call>", "answer")
+                texts["answer"] += piece.text
+                yield piece
+        except Exception as error:
+            raise self._told(error) from None
+        counted = usage.model_dump() if usage else {}
+        thought = counted.get("completion_tokens_details") or {}
+        new = counted.get("completion_tokens") or len(moments)
+        thinking = thought.get("reasoning_tokens") or 0
+        yield Reply(
+            text=texts["answer"], thinking=texts["thinking"], new_tokens=new,
+            prompt_tokens=counted.get("prompt_tokens") or 0,
+            thinking_tokens=thinking, answer_tokens=new - thinking, budget_cut=False,
+            seconds=time.perf_counter() - started,
+            first_token_seconds=moments[0] if moments else 0.0,
+            token_seconds=tuple(b - a for a, b in pairwise(moments)),  # of pieces
+            stop="length" if ended == "length" else "stop",
+        )  # fmt: skip
+
+    def _told(self, error: Exception) -> CourseError:
+        """Return what went wrong, and what to do, in words of the course."""
+        import openai
+
+        if isinstance(error, CourseError):
+            return error
+        if isinstance(error, openai.AuthenticationError):
+            rule = f"The server {self.url} refuses the key."
+            return CourseError(rule, "set QWEN_COURSE_ROOM_KEY to the key you got.")
+        if isinstance(error, openai.APIStatusError):
+            body = error.body if isinstance(error.body, dict) else {}
+            told = body.get("message") or f"status {error.status_code}"
+            wait = error.response.headers.get("retry-after")
+            hint = f"try again in {wait} s." if wait else "change what it names."
+            return CourseError(f"The server {self.url} answers: {told}", hint)
+        if isinstance(error, openai.OpenAIError):
+            rule = f"No answer from the server {self.url}: {error}"
+            return CourseError(rule, "check the address; is the server running?")
+        return CourseError(f"{type(error).__name__} while reading from {self.url}.")
+
+
+def _pieces(delta: Any, calls: dict[int, list[str]]) -> Sequence[Piece]:
+    """Return the pieces of a delta; calls of tools are gathered, name and arguments."""
+    for call in delta.tool_calls or []:
+        known = calls.setdefault(call.index, ["", ""])
+        known[0] += call.function.name or ""
+        known[1] += call.function.arguments or ""
+    extra = delta.model_extra or {}  # vLLM's name changed
+    thought = extra.get("reasoning_content") or extra.get("reasoning")
+    found = [(thought, "thinking"), (delta.content, "answer")]
+    return [Piece(text, kind) for text, kind in found if text]

@@ -1,0 +1,175 @@
+"""A back end on another OpenAI-compatible server: vLLM, llama.cpp, Ollama.
+
+Requests are passed on as they came, chunks as they come. The client library tries again
+where that is safe: before the first chunk, when the server cannot be reached, is busy
+or fails. Knows no models: the other server renders the prompt and counts its tokens.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator
+from itertools import pairwise
+from typing import Any
+
+from qwen_course.chat import validate
+from qwen_course.errors import CourseError
+from qwen_course.generate import Reply
+from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
+
+_CONTROL = re.compile(r"<\|[a-z0-9_]+\|>")  # the shape of all of Qwen's control tokens
+FRESH_SECONDS = 10.0  # a list of models holds
+BYTES_A_TOKEN = 3  # of English about 4, of other languages less: an estimate
+
+
+class Upstream:
+    """A back end on another server.
+
+    Args:
+        url: its address with the version, as in http://127.0.0.1:8001/v1.
+        key: its own key; clients of this service never see it.
+        seconds: without a chunk for so long it counts as dead.
+        retries: times that a request is sent again before its first chunk.
+        client: an openai.AsyncOpenAI in place of a new one, for tests.
+    """
+
+    def __init__(
+        self, url: str, key: str = "", *, seconds: float = 60, retries: int = 2,
+        client: Any = None,
+    ) -> None:  # fmt: skip
+        """Make the client; nothing is sent yet."""
+        import openai
+
+        self.url, self._waiting = url, 0
+        self._names, self._fresh = list[str](), 0.0  # fresh until then
+        self._client = client or openai.AsyncOpenAI(
+            base_url=url, api_key=key or "none", timeout=seconds, max_retries=retries
+        )
+
+    async def names(self) -> list[str]:
+        """Return the models that the other server listed in the last ten seconds."""
+        if time.monotonic() >= self._fresh:
+            try:
+                names = [model.id async for model in self._client.models.list()]
+            except Exception as error:
+                raise _told(error) from error
+            self._names, self._fresh = names, time.monotonic() + FRESH_SECONDS
+        return self._names
+
+    async def prepare(self, request: ChatRequest, output_tokens: int) -> Work:
+        """Return the request with its tokens estimated from its bytes.
+
+        Text of a control token is refused: the other server would take it for one.
+        """
+        # In a thread, for ten thousand messages take it most of a second.
+        return await asyncio.to_thread(self._prepare, request, output_tokens)
+
+    def _prepare(self, request: ChatRequest, output_tokens: int) -> Work:
+        developer = {"role": "system"}  # OpenAI's newer word for it
+        try:
+            validate(
+                [m | developer if m.get("role") == "developer" else m
+                 for m in request.messages]
+            )  # fmt: skip
+        except CourseError as error:
+            contents = [message.get("content") for message in request.messages]
+            # Parts with images are the other server's to judge.
+            if not any(isinstance(content, list) for content in contents):
+                raise ApiError(400, error.message, param="messages") from None
+        body = request.model_dump(exclude_unset=True)
+        # Any field may reach the other server's template; stop texts do not.
+        if found := _CONTROL.search(repr(body | {"stop": None})):
+            told = f"The request holds the control token {found[0]}."
+            raise ApiError(400, told, param="messages", code="control_token")
+        most = min(request.most_tokens or output_tokens, output_tokens)
+        body.pop("max_completion_tokens", None)
+        body |= {"max_tokens": most, "stream": True}
+        body["stream_options"] = {"include_usage": True}
+        text = repr([request.messages, request.tools])
+        read = len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN
+        return Work(read, most * (request.n or 1), body)
+
+    async def stream(self, work: Work, model: str) -> AsyncGenerator[Chunk, None]:
+        """Return the chunks of the other server; closing the iterator hangs up."""
+        work.arrived = work.started = time.perf_counter()
+        moments, usage, ended, texts = list[float](), dict[str, Any](), "closed", []
+        known = {"messages": work.job["messages"], "stream": True}
+        rest = {name: v for name, v in work.job.items() if name not in known}
+        self._waiting += (waits := 1)
+        try:
+            async with await self._client.chat.completions.create(
+                model=model, **known, extra_body=rest | {"model": model}
+            ) as chunks:
+                async for made in chunks:
+                    self._waiting -= waits
+                    waits = 0
+                    chunk = made.model_dump(exclude_unset=True)
+                    usage = chunk.get("usage") or usage
+                    for choice in chunk.get("choices", []):
+                        ended = choice.get("finish_reason") or ended
+                        delta = choice.get("delta") or {}
+                        if any(delta[name] for name in delta if name != "role"):
+                            moments.append(time.perf_counter() - work.started)
+                            texts.append(delta.get("content") or "")
+                    yield chunk
+            if ended == "closed":
+                raise ApiError(502, "The upstream server broke off.", "upstream")
+        except Exception as error:
+            raise _told(error) from error
+        finally:
+            self._waiting -= waits
+            if moments or ended != "closed":
+                work.replies.append(_reply(work, moments, usage, ended, "".join(texts)))
+
+    def waiting(self) -> int:
+        """Return how many requests wait for the other server's answer."""
+        return self._waiting
+
+    async def ready(self) -> bool:
+        """Return whether the other server answers within two seconds."""
+        try:
+            quick = self._client.with_options(timeout=2, max_retries=0)
+            return bool([model.id async for model in quick.models.list()])
+        except Exception:
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def _reply(
+    work: Work, moments: list[float], usage: dict[str, Any], ended: str, text: str
+) -> Reply:
+    """Return what was measured from outside; a chunk may hold several tokens."""
+    new = usage.get("completion_tokens") or len(moments)
+    seconds = time.perf_counter() - work.started
+    return Reply(
+        text=text, thinking="", prompt_tokens=usage.get("prompt_tokens") or 0,
+        new_tokens=new, thinking_tokens=0, answer_tokens=new, budget_cut=False,
+        seconds=seconds, first_token_seconds=moments[0] if moments else seconds,
+        token_seconds=tuple(b - a for a, b in pairwise(moments)), stop=ended,
+    )  # fmt: skip
+
+
+def _told(error: Exception) -> ApiError:
+    """Return what the client is told: its own mistakes in full, ours in one word."""
+    import openai
+
+    if isinstance(error, ApiError):
+        return error
+    if "Timeout" in type(error).__name__:  # the client's, or its network library's
+        return ApiError(504, "The upstream server did not answer in time.", "upstream")
+    if isinstance(error, openai.RateLimitError):
+        wait = {"Retry-After": error.response.headers.get("retry-after", "1")}
+        told = "The upstream server is busy."
+        return ApiError(503, told, "upstream", None, "overloaded", wait)
+    if isinstance(error, openai.APIStatusError) and error.status_code in (
+        400,
+        404,
+        422,
+    ):
+        body = error.body if isinstance(error.body, dict) else {}
+        told = str(body.get("message") or "The upstream server refuses this request.")
+        return ApiError(error.status_code, told[:500], param=body.get("param"))
+    return ApiError(502, "The upstream server failed.", "upstream")
