@@ -48,7 +48,7 @@ class Local:
         batch: rows in a batch; 1 makes a queue of single requests.
         batch_tokens: places in the cache of a batch (rows x longest row).
         waiting: rows that may wait; more are refused with status 503.
-        window: seconds that a lone row waits for company.
+        window: seconds without a newcomer after which a batch starts.
     """
 
     def __init__(
@@ -157,7 +157,9 @@ class Local:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             full = lambda: len(self._waiting) >= self.batch or self._closed  # noqa: E731
-            if self.batch > 1:
+            here, end = 0, time.monotonic() + 10 * self.window
+            while here < len(self._waiting) < self.batch and time.monotonic() < end:
+                here = len(self._waiting)  # more came: perhaps they are not the last
                 self._changed.wait_for(full, self.window)
             if self._closed or not self._waiting:  # a lone one can have left
                 return []

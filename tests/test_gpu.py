@@ -1,9 +1,22 @@
 """What only a CUDA device can show: off by default, run with `pytest -m gpu`."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
 import pytest
 import torch
 
-from qwen_course import answers, chat, finetune, generate, models, tasks
+from qwen_course import (
+    answers,
+    batching,
+    chat,
+    finetune,
+    generate,
+    models,
+    server,
+    service,
+    tasks,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -109,3 +122,34 @@ def test_qlora():
     settings = finetune.LoraSettings(learning_rate=2e-3, batch_size=16, steps=60)
     history = finetune.train(base, calls(200), settings)
     assert history.losses[-1]["loss"] < history.losses[0]["loss"] / 3
+
+
+def test_the_service_answers_as_the_model_does_and_measures_the_gpu():
+    one = loaded("pocket-chat")
+    names = ("Ada", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal")
+    questions = [f"My name is {name}. What is my name?" for name in names] * 2
+    greedy = generate.Settings(max_new_tokens=30, temperature=0)
+    expected = [
+        generate.reply(one, [{"role": "user", "content": q}], greedy).text
+        for q in questions
+    ]
+    free = service.Limits(requests_per_minute=None, tokens_per_minute=None)
+    made = service.ChatService(batching.Local(one), free)
+    with server.running(service.create_app(made)) as url:
+        client = openai.OpenAI(base_url=url, api_key="none")
+
+        def ask(question):
+            answer = client.chat.completions.create(
+                model="pocket-chat", max_tokens=30, temperature=0,
+                messages=[{"role": "user", "content": question}],
+            )  # fmt: skip
+            return answer.choices[0].message.content
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = [*pool.map(ask, questions)]
+    assert sum(a == b for a, b in zip(answers, expected, strict=True)) >= 15
+    frame = made.monitor.to_frame()
+    assert len(frame) == 16
+    assert frame.cuda_peak_mb.iloc[-1] == pytest.approx(
+        torch.cuda.max_memory_allocated() / 1e6
+    )
