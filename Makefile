@@ -17,8 +17,12 @@ OFFLINE := HF_HUB_OFFLINE=1 $(BIN)/python tests/offline.py
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 LAB_FLAGS ?=
 TORCH_INDEX ?=
+# vLLM wants an older transformers than the course: an environment of its own.
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
+NEW_ENOUGH = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"The course needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}. Name another one: make PYTHON=python3.12")'
 
-.PHONY: help install fetch lab lint check test test-real test-all notebooks pocket measure bench
+.PHONY: help install vllm fetch lab lint check test test-real test-all notebooks pocket measure bench
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,13 +30,23 @@ help: ## list the targets
 install: $(STAMP) ## make .venv and install the course with the tested versions
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"The course needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}. Name another one: make PYTHON=python3.12")'
+	$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the course into $(VENV): a few minutes."
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_INDEX:%=--index-url %) torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[training,quantization,serving,dev]"
 	@touch $(STAMP)
+
+vllm: $(VLLM_STAMP) ## make .venv-vllm with vLLM, for the end of lesson 08 (3.4 GB, minutes)
+
+$(VLLM_STAMP): constraints-vllm.txt
+	$(NEW_ENOUGH)
+	$(PYTHON) -m venv --clear $(VLLM)
+	@echo "Installing vLLM into $(VLLM): a few minutes."
+	$(VLLM)/bin/python -m pip install --quiet -c constraints-vllm.txt $(TORCH_INDEX:%=--index-url %) torch
+	$(VLLM)/bin/python -m pip install --quiet --no-deps -r constraints-vllm.txt
+	@touch $(VLLM_STAMP)
 
 fetch: install ## get the official weights (491 MB), once
 	@$(BIN)/python -m qwen_course fetch chat
@@ -47,14 +61,15 @@ lint: install
 	$(BIN)/mypy
 
 check: lint ## fast: ruff, mypy, unit tests, static notebook rules
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not weights and not hub and not gpu"
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not weights and not hub and not gpu and not vllm"
 
 test: lint ## everything without network: all unit tests, strict nbval on pocket models, solutions
-	QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -m "not weights and not hub and not gpu"
+	QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -m "not weights and not hub and not gpu and not vllm"
 	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS)) $(SOLUTIONS)
 
 test-real: fetch ## every notebook on official weights, whose replies are recorded
-	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu"
+	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu and not vllm"
+	@if [ -e $(VLLM_STAMP) ]; then $(OFFLINE) $(BIN)/pytest -m vllm; else echo "tests/test_vllm.py left out: vLLM is not installed (make vllm)."; fi
 	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval-lax $(NBVAL) --nbval-cell-timeout 900 $(LONGEST) $(filter-out $(RECORDED) $(LONGEST),$(NOTEBOOKS))
 	printf '%s\n' $(LESSONS_RECORDED:%=%_) | OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small xargs -n 1 -P $(WORKERS) env $(OFFLINE) $(BIN)/python tests/record_notebooks.py
 

@@ -23,9 +23,9 @@ hypothesis.settings.load_profile("course")
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out `hub` and `gpu`, unless -m names them; pytest counts them as left."""
+    """Leave out `hub`, `gpu`, `vllm` unless -m names them; pytest counts them."""
     wanted = config.getoption("-m")
-    off = [mark for mark in ("hub", "gpu") if mark not in wanted]
+    off = [mark for mark in ("hub", "gpu", "vllm") if mark not in wanted]
     left = [item for item in items if any(item.get_closest_marker(m) for m in off)]
     if left:
         config.hook.pytest_deselected(items=left)
