@@ -41,6 +41,7 @@ def server(kind: str, port: int) -> contextlib.AbstractContextManager[Any]:
     words = [
         sys.executable, "-m", "qwen_course", "serve", "--role", "coder",
         "--profile", "small", "--port", str(port), "--max-batch", rows,
+        "--seconds", "600",
     ]  # fmt: skip
     threads = {"OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "PASSIVE"}  # as vLLM
     return running(words, f"http://127.0.0.1:{port}/readyz", threads)
