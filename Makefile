@@ -9,7 +9,7 @@ SOLUTIONS := $(wildcard notebooks/solutions/*.ipynb)
 LESSONS_RECORDED := $(basename $(notdir $(wildcard data/recorded/*.json)))
 RECORDED := $(LESSONS_RECORDED:%=notebooks/%_%)
 NBVAL := --nbval-current-env -p no:cacheprovider
-# Two lessons at a time, each on one thread; the longest first.
+# Two files at a time, each on one thread; of lessons the longest first.
 WORKERS ?= 2
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LONGEST := $(wildcard notebooks/90_*.ipynb)
@@ -64,7 +64,7 @@ check: lint ## fast: ruff, mypy, unit tests, static notebook rules
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not weights and not hub and not gpu and not vllm"
 
 test: lint ## everything without network: all unit tests, strict nbval on pocket models, solutions
-	QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -m "not weights and not hub and not gpu and not vllm"
+	OMP_NUM_THREADS=1 QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not weights and not hub and not gpu and not vllm"
 	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS)) $(SOLUTIONS)
 
 test-real: fetch ## every notebook on official weights, whose replies are recorded

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_course import chat, generate
-from qwen_course.errors import CourseError
+from qwen_course.errors import CourseError, MalformedMessages
 from qwen_course.generate import Piece, Reply, Row
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Chunks, Work
 
@@ -53,7 +53,7 @@ class Local:
 
     def __init__(
         self, loaded: Any, *, batch: int = 16, batch_tokens: int = 32_768,
-        waiting: int = 64, window: float = 0.004,
+        waiting: int = 64, window: float = 0.002,
     ) -> None:  # fmt: skip
         """Start the worker."""
         self.loaded, self.batch, self.batch_tokens = loaded, batch, batch_tokens
@@ -84,7 +84,9 @@ class Local:
                 for _ in range(request.n or 1)
             ]
         except CourseError as error:  # about the request, in words for its sender
-            raise ApiError(400, f"{error.message} {error.hint}".strip()) from None
+            told = f"{error.message} {error.hint}".strip()
+            param = "messages" if isinstance(error, MalformedMessages) else None
+            raise ApiError(400, told, param=param) from None
         for number, row in enumerate(rows):
             row.most = min(row.most, output_tokens)
             if row.settings.seed is not None:  # else all n replies were the same

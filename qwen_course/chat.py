@@ -45,8 +45,10 @@ def validate(messages: Any) -> None:
     for index, message in enumerate(messages):  # noqa: B007 (`need` reads the index)
         need(isinstance(message, dict), "role", "in a dict", message)
         role, calls, content = map(message.get, ("role", "tool_calls", "content"))
-        near = difflib.get_close_matches(str(role), ROLES, 1, 0)
-        need(role in ROLES, "role", f"one of {', '.join(ROLES)} (nearest {near})", role)
+        if role not in ROLES:
+            near = difflib.get_close_matches(str(role), ROLES, 1, 0)
+            rule = f"one of {', '.join(ROLES)} (nearest {near})"
+            need(False, "role", rule, role)
         may_call = isinstance(calls, list) and role == "assistant" or calls is None
         need(may_call, "tool_calls", "a list, in an assistant message", calls)
         for number, call in enumerate(calls or []):

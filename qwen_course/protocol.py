@@ -237,5 +237,6 @@ def _add(message: dict[str, Any], delta: dict[str, Any]) -> None:
 
 def event(data: Any) -> str:
     """Return a server-sent event; `data` is a chunk, an error, or the word [DONE]."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    # ASCII alone: some readers of lines take U+2028 for the end of one.
+    text = data if isinstance(data, str) else json.dumps(data)
     return f"data: {text}\n\n"

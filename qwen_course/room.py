@@ -89,6 +89,9 @@ class Room:
                             moments.append(time.perf_counter() - started)
                             texts[piece.kind] += piece.text
                             yield piece
+            if ended == "closed":
+                told = f"The server {self.url} broke off in the middle of a reply."
+                raise CourseError(told, "ask again; see the server's own messages.")
             for name, arguments in calls.values():  # as the model itself wrote them
                 call = f'{{"name": "{name}", "arguments": {arguments or "{}"}}}'
                 piece = Piece(f"<tool_call>\n{call}\n</tool_call>", "answer")

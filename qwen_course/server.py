@@ -129,9 +129,7 @@ def running(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[st
 
     Port 0 takes a free one. The address ends in /v1, as the openai client wants it.
     """
-    import uvicorn
-
-    server = uvicorn.Server(_config(app, host, port, "warning"))
+    server = _server(app, host, port, "warning")
     try:
         listener = socket.create_server((host, port))
     except OSError as error:
@@ -154,15 +152,22 @@ def running(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[st
 
 def serve(app: FastAPI, host: str, port: int) -> None:
     """Run the application here until Ctrl-C."""
+    _server(app, host, port, "info").run()
+
+
+def _server(app: FastAPI, host: str, port: int, level: str) -> Any:
     import uvicorn
 
-    uvicorn.Server(_config(app, host, port, "info")).run()
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: Any = None) -> None:
+            # First, so that whoever waits gets an answer and not a broken line.
+            if close := getattr(app.state, "close", None):
+                await close()
+            await super().shutdown(sockets)
 
-
-def _config(app: FastAPI, host: str, port: int, level: str) -> Any:
-    import uvicorn
-
-    return uvicorn.Config(
-        app, host, port, log_level=level, access_log=False, server_header=False,
-        limit_concurrency=512, timeout_graceful_shutdown=5, ws="none",
+    return Server(
+        uvicorn.Config(
+            app, host, port, log_level=level, access_log=False, server_header=False,
+            limit_concurrency=512, timeout_graceful_shutdown=5, ws="none",
+        )
     )  # fmt: skip

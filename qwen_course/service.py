@@ -256,6 +256,7 @@ def create_app(service: ChatService, hosts: tuple[str, ...] = ()) -> FastAPI:
         await service.backend.close()
 
     app = FastAPI(title="qwen_course", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.close = service.backend.close
     if hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts])
     limits, registry = service.limits, CollectorRegistry()

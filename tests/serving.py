@@ -87,11 +87,18 @@ class Endless(batching.Local):
 @contextlib.contextmanager
 def served(backend=None, limits=FREE, keys=None, hosts=(), **more):
     """Return a context with a running service: an object with url and service."""
+    import torch
+
     backend = backend or batching.Local(pocket(), **more)
     made = service.ChatService(backend, limits, keys)
-    with server.running(service.create_app(made, hosts)) as url:
-        made.url = url
-        yield made
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # server and clients need the other processors
+    try:
+        with server.running(service.create_app(made, hosts)) as url:
+            made.url = url
+            yield made
+    finally:
+        torch.set_num_threads(threads)
 
 
 def post(url, body=None, key=KEY, **more):

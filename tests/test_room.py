@@ -1,0 +1,156 @@
+"""room: replies from a server are those of the same model in memory."""
+
+import sys
+from dataclasses import replace
+
+import openai
+import pytest
+from serving import KEY, Endless, ask, pocket, served, until
+from tiny import scripted
+
+from qwen_course import batching, generate
+from qwen_course.errors import CourseError
+from qwen_course.generate import Piece, Reply, Settings
+from qwen_course.room import Room
+
+CONVERSATIONS = [
+    ask(text)["messages"]
+    for text in (
+        "Hello",
+        "What colour is snow?",
+        "Grüße 你好 🙂",
+        "Name three colours.",
+    )
+]
+CONVERSATIONS.append(
+    [
+        {"role": "system", "content": "Answer in French only."},
+        {"role": "user", "content": "What colour is the sky?"},
+    ]
+)
+COUNTS = ("text", "thinking", "prompt_tokens", "new_tokens", "thinking_tokens", "stop")
+
+
+def told(reply):
+    return [getattr(reply, name) for name in COUNTS]
+
+
+def room(url, key=KEY, name="pocket-chat"):
+    """Return a Loaded whose model is on the server."""
+    return replace(pocket(), model=Room(url, key, name))
+
+
+@pytest.fixture(scope="module")
+def running():
+    with served(keys={"me": KEY}) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(temperature=0, max_new_tokens=24),
+        Settings(temperature=0, max_new_tokens=24, thinking=True),
+        Settings(temperature=0, max_new_tokens=24, thinking=False),
+        Settings(temperature=0, max_new_tokens=24, thinking=True, thinking_budget=2),
+        Settings(temperature=0, stop=("help", "i"), max_new_tokens=24),
+        Settings(temperature=0, presence_penalty=1, repetition_penalty=1.1,
+                 max_new_tokens=12),
+        Settings(temperature=1.5, top_k=5, top_p=0.9, min_p=0.01, seed=7,
+                 max_new_tokens=12),
+    ],
+)  # fmt: skip
+def test_replies_are_those_of_the_model_itself(running, settings):
+    there, here = room(running.url), pocket()
+    for messages in CONVERSATIONS:
+        direct = generate.reply(here, messages, settings)
+        assert told(generate.reply(there, messages, settings)) == told(direct)
+        *pieces, last = generate.stream(there, messages, settings)
+        assert isinstance(last, Reply)
+        assert all(isinstance(piece, Piece) for piece in pieces)
+        for kind, text in (("answer", direct.text), ("thinking", direct.thinking)):
+            assert "".join(p.text for p in pieces if p.kind == kind) == text
+        assert last.first_token_seconds <= last.seconds
+        assert len(last.token_seconds) == max(0, len(pieces) - 1)
+
+
+def test_a_batch_is_made_on_the_server(running):
+    wanted = Settings(temperature=0, max_new_tokens=24)
+    there = generate.batch(room(running.url), CONVERSATIONS * 4, wanted)
+    here = generate.batch(pocket(), CONVERSATIONS * 4, wanted)
+    assert [told(reply) for reply in there] == [told(reply) for reply in here]
+    assert generate.batch(room(running.url), []) == []
+
+
+def ask_ada():
+    """Ask Ada."""
+
+
+def test_a_call_of_a_tool_is_written_out_again():
+    call = '<tool_call>\n{"name": "ask_ada", "arguments": {"a": "ö"}}\n</tool_call>'
+    wanted = Settings(max_new_tokens=120)
+    for text in (call, f"{call}{call}", "No call."):
+        with served(batching.Local(scripted(text))) as here:
+            reply = generate.reply(
+                room(here.url, name="chat"), CONVERSATIONS[0], wanted, [ask_ada]
+            )
+        assert reply.text == text
+        assert reply.stop == "stop"
+
+
+def test_what_is_wrong_is_told_with_the_next_step(running):
+    hello = CONVERSATIONS[0]
+    wrong = {
+        "refuses the key": room(running.url, "another-wrong-key"),
+        "No model 'gpt'": room(running.url, name="gpt"),
+        "No answer": room("http://127.0.0.1:9/v1"),
+    }
+    for words, there in wrong.items():
+        with pytest.raises(CourseError, match=words) as caught:
+            generate.reply(there, hello)
+        assert caught.value.hint
+    with pytest.raises(CourseError, match="positions|at most"):
+        generate.reply(room(running.url), ask("Hello " * 2500)["messages"])
+    with pytest.raises(CourseError, match="temperature"):
+        generate.reply(room(running.url), hello, Settings(temperature=9))
+    with pytest.raises(CourseError, match="role"):
+        generate.reply(room(running.url), [{"role": "x", "content": ""}])
+
+
+def test_names_and_what_a_room_has_not(running):
+    made = Room(running.url, KEY, "pocket-chat")
+    assert made.names() == ["pocket-chat", "chat"]
+    with pytest.raises(CourseError, match="refuses the key"):
+        Room(running.url, "wrong", "").names()
+    with pytest.raises(AttributeError, match="pocket-chat"):
+        _ = made.config
+    with pytest.raises(AttributeError):
+        made.generate()
+
+
+def test_closing_a_stream_ends_the_row_there():
+    with served(Endless()) as here:
+        there = room(here.url)
+        pieces = generate.stream(there, CONVERSATIONS[0], Settings(max_new_tokens=1900))
+        assert isinstance(next(pieces), Piece)
+        pieces.close()
+        assert until(lambda: not here.backend._running, 2)
+        assert until(lambda: [r.stop for r in here.monitor.records()]) == ["closed"]
+
+
+def test_a_server_that_breaks_off_is_no_end_of_a_reply():
+    network = openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0]
+    network, made = sys.modules[network], Room("http://there/v1", "", "m")
+    part = b'data: {"choices": [{"index": 0, "delta": {"content": "Half"}}]}\n\n'
+
+    def answer(_):
+        kind = {"content-type": "text/event-stream"}
+        return network.Response(200, content=part, headers=kind)
+
+    http = network.Client(transport=network.MockTransport(answer))
+    made._client = openai.OpenAI(base_url="http://there/v1", api_key="x",
+                                 http_client=http)  # fmt: skip
+    pieces = made.stream(CONVERSATIONS[0], None, None)
+    assert next(pieces).text == "Half"
+    with pytest.raises(CourseError, match="broke off"):
+        next(pieces)
