@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_course import chat, generate
-from qwen_course.errors import CourseError, MalformedMessages
+from qwen_course.errors import CourseError, MalformedMessages, TooLong
 from qwen_course.generate import Piece, Reply, Row
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Chunks, Work
 
@@ -84,9 +84,11 @@ class Local:
                 for _ in range(request.n or 1)
             ]
         except CourseError as error:  # about the request, in words for its sender
-            told = f"{error.message} {error.hint}".strip()
-            param = "messages" if isinstance(error, MalformedMessages) else None
-            raise ApiError(400, told, param=param) from None
+            told = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}".strip()
+            about = isinstance(error, MalformedMessages | TooLong)
+            code = "context_length_exceeded" if isinstance(error, TooLong) else None
+            param = "messages" if about else None
+            raise ApiError(400, told, param=param, code=code) from None
         for number, row in enumerate(rows):
             row.most = min(row.most, output_tokens)
             if row.settings.seed is not None:  # else all n replies were the same

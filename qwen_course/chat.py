@@ -47,7 +47,7 @@ def validate(messages: Any) -> None:
         role, calls, content = map(message.get, ("role", "tool_calls", "content"))
         if role not in ROLES:
             near = difflib.get_close_matches(str(role), ROLES, 1, 0)
-            rule = f"one of {', '.join(ROLES)} (nearest {near})"
+            rule = f"one of {', '.join(ROLES)} (nearest {near[0]!r})"
             need(False, "role", rule, role)
         may_call = isinstance(calls, list) and role == "assistant" or calls is None
         need(may_call, "tool_calls", "a list, in an assistant message", calls)

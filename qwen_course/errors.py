@@ -3,7 +3,8 @@
 CourseError
 ├── UnknownModel        no such model or role in the catalogue
 ├── ModelUnavailable    known, but its weights are not on this machine
-└── MalformedMessages   a conversation that no chat template could render
+├── MalformedMessages   a conversation that no chat template could render
+└── TooLong             more tokens than the model has positions
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,10 @@ class UnknownModel(CourseError):
 
 class ModelUnavailable(CourseError):
     """The model is known, but its weights cannot be had here and now."""
+
+
+class TooLong(CourseError):
+    """Prompt and reply together do not fit into the model's positions."""
 
 
 class MalformedMessages(CourseError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_course import catalog, chat
-from qwen_course.errors import CourseError
+from qwen_course.errors import CourseError, TooLong
 from qwen_course.replies import EARLY_STOP as EARLY_STOP
 from qwen_course.replies import Piece as Piece
 from qwen_course.replies import Reply as Reply
@@ -138,7 +138,7 @@ class Row:
         total = len(prompt) + self.most
         if total > limit:
             rule = f"Prompt + max_new_tokens: {total}, the model has {limit} positions."
-            raise CourseError(rule, "shorten the conversation or lower max_new_tokens.")
+            raise TooLong(rule, "shorten the conversation or lower max_new_tokens.")
         tail = tokenizer.decode(prompt[-8:])
         opened = tail.endswith("<think>\n")
         switch = "enable_thinking" in str(tokenizer.chat_template)

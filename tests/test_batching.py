@@ -323,7 +323,8 @@ def test_what_the_sender_got_wrong_is_a_400_in_words():
         assert isinstance(error, ApiError), (one, error)
         assert error.status == 400, one
         too_long = "Hello Hello" in str(one) or "max_tokens" in one
-        assert error.param == (None if too_long else "messages"), one
+        assert error.param == "messages", one
+        assert error.code == ("context_length_exceeded" if too_long else None), one
 
 
 def test_text_parts_and_developers_are_read():
