@@ -71,7 +71,7 @@ def summary(runs: list[Load]) -> dict[str, Any]:
     cuts = statistics.quantiles(waits, n=20, method="inclusive")
     speeds = [round(run.tokens_per_second, 1) for run in runs]
     return {
-        "tokens_per_second": statistics.median(speeds),
+        "tokens_per_second": round(statistics.median(speeds), 1),
         "of_each_round": speeds,
         "wait_p50": round(statistics.median(waits), 2),
         "wait_p95": round(cuts[-1], 2),
