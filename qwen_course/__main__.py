@@ -210,9 +210,8 @@ def serve(options: argparse.Namespace) -> None:
         loaded = models.load(options.role, options.profile)
         backend, told = batching.Local(loaded, batch=options.max_batch), loaded.source
     kept = monitor.Monitor(log=options.log)
-    answers_to = service.ChatService(
-        backend, service.Limits(**rates, seconds=options.seconds), keys, kept
-    )
+    limits = service.Limits(**rates, seconds=options.seconds, storage=options.storage)
+    answers_to = service.ChatService(backend, limits, keys, kept)
     hosts = () if keys else server.LOOPBACK
     place = f"http://{options.host}:{options.port}/v1"
     print(f"{told}\nServing on {place}; Ctrl-C ends it.", file=sys.stderr, flush=True)
@@ -258,6 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("requests-per-minute", int, None, "of a key; with keys 60"),
         ("tokens-per-minute", int, None, "of a key; with keys 100000"),
         ("seconds", float, 120.0, "that a request may take"),
+        ("storage", str, "memory://", "where rates are counted; Redis for several"),
         ("log", str, None, "file for a JSON line a request, without texts"),
     ):
         told += f" (default {default})" if default else ""

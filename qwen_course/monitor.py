@@ -192,6 +192,7 @@ def _memory() -> tuple[float, float, float | None]:
     with contextlib.suppress(OSError):  # only Linux has it
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
         now = pages * resource.getpagesize() / 1e6
+        peak = max(peak, now)  # the kernel counts the peak a little later
     cuda = getattr(sys.modules.get("torch"), "cuda", None)  # not imported for this
     if cuda is None or not cuda.is_available():
         return peak, now, None

@@ -1,12 +1,24 @@
 """What must hold on the official weights. Run by `make test`, after the fetch."""
 
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
+import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_course import catalog, chat, generate, models, weights
+from qwen_course import (
+    batching,
+    catalog,
+    chat,
+    generate,
+    models,
+    server,
+    service,
+    tasks,
+    weights,
+)
 from qwen_course.generate import Settings
 
 pytestmark = pytest.mark.weights
@@ -108,3 +120,27 @@ def test_a_seed_reproduces_a_sampled_reply(coder):
         generate.reply(coder, CONVERSATIONS[2], wanted).text for _ in range(2)
     )
     assert first == second
+
+
+def test_clients_at_once_get_the_replies_of_one_after_another(exact):
+    """In float32, where the order of sums turns no close choice of these."""
+    problems = tasks.samples("functions")[:6]
+    asked = [[{"role": "user", "content": p.question}] for p in problems]
+    greedy = Settings(max_new_tokens=12, temperature=0, repetition_penalty=1.0)
+    alone = [generate.reply(exact, messages, greedy).text for messages in asked]
+    made = service.ChatService(batching.Local(exact, window=0.2))
+    with server.running(service.create_app(made)) as url:
+        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+
+        def ask(messages):
+            reply = client.chat.completions.create(
+                model="coder", messages=messages, max_tokens=12, temperature=0,
+                extra_body={"repetition_penalty": 1.0},
+            )  # fmt: skip
+            return reply.choices[0].message.content
+
+        with ThreadPoolExecutor(len(asked)) as pool:
+            together = [*pool.map(ask, asked)]
+    assert together == alone
+    waits = made.monitor.to_frame().queue_seconds
+    assert waits.max() < 1.0  # one batch: nobody waited for another's reply
