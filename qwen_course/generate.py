@@ -106,8 +106,8 @@ def stream(
 
     def read() -> Generator[Piece | Reply, None, None]:
         thread, item = threading.Thread(target=work, daemon=True), None
-        thread.start()
         try:
+            thread.start()  # inside: a Ctrl-C can come before it returns
             while not isinstance(item, Reply):
                 item = items.get()
                 if isinstance(item, BaseException):
@@ -115,7 +115,8 @@ def stream(
                 yield item
         finally:
             rows[0].stop = rows[0].stop or "closed"
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     return read()
 
