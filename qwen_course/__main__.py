@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ def _print(options: argparse.Namespace, data: object, *lines: object) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     """Print what was found on this machine; return 1 when something is bad, else 0."""
+    if options.symptom is not None:
+        return _symptom(options)
     found: list[Finding] = []
     for look in (_libraries, _machine, _weights, _lessons):
         try:
@@ -132,6 +135,27 @@ def doctor(options: argparse.Namespace) -> int:
         lines += [f"       -> {finding['cure']}"] if finding["cure"] else []
     _print(options, found, *lines)
     return int(any(finding["status"] == "bad" for finding in found))
+
+
+def _symptom(options: argparse.Namespace) -> int:
+    """Print the symptoms that a description fits, or all; return 1 if none fits."""
+    from qwen_course import symptoms
+
+    matches = symptoms.find(options.symptom)
+    lines = [] if matches else ["No word of this is known. What is known:", ""]
+    for match in matches:
+        entry = match.entry
+        lines += [entry.symptom, f"  found by: {', '.join(match.because)}"]
+        lines += [f"  cause: {cause}" for cause in entry.causes]
+        lines += [f"  cure: {entry.cure}"]
+        for place in entry.taught:
+            lesson, cell = place.split("#")
+            lines.append(f"  lesson: notebooks/{lesson}.ipynb, cell {cell}")
+        lines += [*(f"  thread: {link}" for link in entry.links), ""]
+    if not matches:
+        lines += [f"- {entry.symptom}" for entry in symptoms.entries()]
+    _print(options, [asdict(match) for match in matches], *lines)
+    return int(not matches)
 
 
 def list_models(options: argparse.Namespace) -> None:
@@ -218,12 +242,80 @@ def serve(options: argparse.Namespace) -> None:
     server.serve(service.create_app(answers_to, hosts), options.host, options.port)
 
 
-def progress(options: argparse.Namespace) -> None:
-    """Print which exercises were solved on this machine."""
+def progress(options: argparse.Namespace) -> int:
+    """Print which exercises were solved here, write or verify a certificate of it."""
     from qwen_course import checks
 
+    if options.certificate:
+        return _certify(options)
+    if options.verify or options.roll_up:
+        return _verify(options)
     done = checks.progress()
     _print(options, done.lessons, done)
+    return 0
+
+
+def _certify(options: argparse.Namespace) -> int:
+    """Write what was solved on this machine into a page."""
+    from qwen_course import certificate, checks
+
+    rows = [asdict(row) for row in checks.solved_exercises()]
+    if options.no_answers:
+        rows = [row | {"source": ""} for row in rows]
+    totals = {name: len(tasks) for name, tasks in checks.progress().lessons.items()}
+    about, key = certificate.about(), certificate.read_key(options.key_file)
+    content = certificate.gather(options.name or "", rows, totals, about, date.today())
+    path = certificate.write(options.certificate, certificate.page(content, key))
+    held = sum(bool(row["source"]) for row in rows)
+    told = f"{path}: {len(rows)} of {sum(totals.values())} exercises, {held} answers"
+    _print(options, {"path": str(path)}, told)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Print what certificates are and hold; return 1 if one is not to be believed."""
+    from qwen_course import certificate
+
+    key, found = certificate.read_key(options.key_file), []
+    if options.again:
+        fence = answers.isolation()
+        weak = [w for w in ("network", "writing") if fence.get(w) != "namespace"]
+        if weak:
+            note = f"Not restricted here while answers run: {', '.join(weak)}."
+            print(note, file=sys.stderr)
+    for name in options.verify or options.roll_up:
+        finding = certificate.read(name, key)
+        again = _judge_again(finding.record) if options.again else {}
+        found.append((name, finding, again))
+    data, lines = [], [] if options.verify else [certificate.HEAD]
+    for name, finding, again in found:
+        data.append({"file": name, **asdict(finding), "again": again})
+        shown = finding.lines if options.verify else finding.row
+        lines += shown(name, again)
+    _print(options, data, *lines)
+    verdicts = [verdict for *_, again in found for verdict in again.values()]
+    right = all(verdict.startswith("correct") for verdict in verdicts)
+    return int(not (right and all(finding.valid for _, finding, _ in found)))
+
+
+def _judge_again(record: dict[str, Any]) -> dict[str, str]:
+    """Return by exercise what the checks say of the answers that a page holds."""
+    from qwen_course import checks, sources
+
+    verdicts = {}
+    for row in record.get("solved", []):
+        if row["source"]:
+            try:
+                result = checks.check_source(row["id"], row["source"])
+                published = checks.solution(row["id"])
+            except CourseError as error:  # an exercise of another version
+                verdicts[row["id"]] = error.message
+                continue
+            same = sources.holds(row["source"], published)
+            right = "correct, the published solution" if same else "correct"
+            first = f"{result.status}: {result.message}".splitlines()[0]
+            verdicts[row["id"]] = right if result.status == "correct" else first
+    return verdicts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -237,6 +329,21 @@ def main(arguments: list[str] | None = None) -> int:
         command[name].set_defaults(run=run)
         if run not in (chat, serve):
             command[name].add_argument("--json", action="store_true")
+    told = 'find what users report by words, as "still shows think tags"'
+    command["doctor"].add_argument("--symptom", metavar="WORDS", help=told)
+    one = command["progress"].add_mutually_exclusive_group()
+    told = "write a page of what was solved (certificate.html)"
+    option: Any = {"nargs": "?", "const": "certificate.html", "metavar": "FILE"}
+    one.add_argument("--certificate", help=told, **option)
+    option = {"nargs": "+", "metavar": "FILE"}
+    one.add_argument("--verify", help="say whether pages are unchanged", **option)
+    one.add_argument("--roll-up", help="the same as a table, a line a page", **option)
+    add = command["progress"].add_argument
+    add("--name", help="whose certificate it is, as it shall be written")
+    add("--no-answers", action="store_true", help="leave the answers out of the page")
+    add("--key-file", help="the teacher's key: seals a page, or verifies its seal")
+    told = "judge the answers of verified pages again: this runs their code"
+    add("--run", dest="again", action="store_true", help=told)
     command["models"].add_argument("word", nargs="?", default="", help="part of a name")
     sizes, role = ("0.5b", "1.5b"), "a role or a name"
     command["fetch"].add_argument("role", nargs="?", default="chat", help=role)
@@ -261,11 +368,11 @@ def main(arguments: list[str] | None = None) -> int:
         ("log", str, None, "file for a JSON line a request, without texts"),
     ):
         told += f" (default {default})" if default else ""
-        option: Any = {"type": kind, "default": default, "help": told}
+        option = {"type": kind, "default": default, "help": told}
         command["serve"].add_argument(f"--{name}", **option)
     options = parser.parse_args(arguments)
     try:
-        status = options.run(options)  # the doctor's alone is not None
+        status = options.run(options)  # None from those that can only go well
         sys.stdout.flush()
         return status or 0
     except CourseError as error:

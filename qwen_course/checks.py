@@ -1,10 +1,11 @@
 """Exercises: is the answer right, a hint, the solution, how far you are.
 
-Knows the definitions in `data/exercises/lesson_NN.py` and a progress file in
-$QWEN_COURSE_HOME (default ~/.qwen_course); knows nothing of models and notebooks. Linux
-judges an answer in a forked child: a loop, a crash or a leak costs a verdict, not the
-notebook. Elsewhere it is judged here, under a time limit. Checks use plain values and
-tokenizers: torch hangs in a forked child.
+Knows the definitions in `data/exercises/lesson_NN.py` and in $QWEN_COURSE_HOME (default
+~/.qwen_course) progress.json, the day of each first success, and answers.json, what was
+accepted; knows nothing of models and notebooks. Linux judges an answer in a forked
+child: a loop, a crash or a leak costs a verdict, not the notebook. Elsewhere it is
+judged here, under a time limit. Checks use plain values and tokenizers: torch hangs in
+a forked child.
 """
 
 import builtins
@@ -19,6 +20,7 @@ import resource
 import runpy
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 import warnings
@@ -29,12 +31,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qwen_course import catalog, sandbox
+from qwen_course import catalog, sandbox, sources
 from qwen_course.errors import CourseError
 
 MEMORY_GB, PROCESSES, PRINTED = 1, 64, 2000  # limits of a check; PRINTED in characters
 _BLANK = "replace the placeholder in the cell above, run it, then run this cell again"
 _hints_given: dict[str, int] = {}
+_solutions_shown: set[str] = set()
 
 
 class Text(str):
@@ -99,6 +102,19 @@ class Progress:
         return "\n".join(lines) or "no exercises found"
 
 
+@dataclass(frozen=True)
+class Solved:
+    """A success: its first day, help asked for in that session, source or ""."""
+
+    lesson: str
+    id: str
+    title: str
+    day: str
+    hints: int = 0
+    solution_shown: bool = False
+    source: str = ""
+
+
 def check(
     exercise_id: str,
     answer: object,
@@ -119,7 +135,30 @@ def check(
     result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
     if result.status != "correct":
         return result
-    return replace(result, message=result.message + _record(exercise.id, today()))
+    kept = {
+        "hints": _hints_given.get(exercise.id, 0),
+        "solution_shown": exercise.id in _solutions_shown,
+        "source": sources.source_of(exercise.name, answer),
+    }
+    note = _record(exercise.id, today(), kept)
+    return replace(result, message=result.message + note)
+
+
+def check_source(exercise_id: str, source: str, seconds: float = 10.0) -> Result:
+    """Verdict on a source that somebody handed in; nothing is remembered.
+
+    On Linux its child has no network and can write nowhere, where the system has
+    namespaces (`answers.isolation` says so). Elsewhere read the source before.
+    """
+    exercise, apart = _find(exercise_id), sys.platform == "linux"
+    with tempfile.TemporaryDirectory() as folder:
+        outer = replace(
+            exercise,
+            check=lambda text: exercise.check(
+                sources.define(exercise.name, text, folder if apart else "")
+            ),
+        )
+        return (_judge_apart if apart else _judge)(outer, source, seconds)
 
 
 def hint(exercise_id: str) -> Text:
@@ -134,19 +173,35 @@ def hint(exercise_id: str) -> Text:
 
 def solution(exercise_id: str) -> Text:
     """Source code that solves an exercise."""
-    return Text(_find(exercise_id).solution.strip("\n"))
+    exercise = _find(exercise_id)
+    _solutions_shown.add(exercise.id)
+    return Text(exercise.solution.strip("\n"))
 
 
 def progress(lesson: str = "") -> Progress:
     """What was ever correct on this machine: all lessons, or one, such as "00"."""
-    known: dict[str, str] = {}
-    with suppress(OSError, RuntimeError):  # no file that could be read: nothing done
-        known = _read(path) if (path := _progress_file()) else {}
+    known = {row.id for row in solved_exercises()}
     return Progress({
         name: {exercise_id: exercise_id in known for exercise_id in exercises}
         for name, exercises in _lessons(catalog.data_dir()).items()
         if lesson in ("", name)
     })  # fmt: skip
+
+
+def solved_exercises() -> list[Solved]:
+    """Every success on this machine, in the order of the lessons."""
+    days: dict[str, str] = {}
+    kept: dict[str, Any] = {}
+    with suppress(OSError, RuntimeError):  # no file that could be read: nothing done
+        if path := _progress_file():
+            days = _read(path)
+            kept = _read_answers(path)
+    return [
+        Solved(lesson, name, exercise.title, days[name], **kept.get(name, {}))
+        for lesson, exercises in _lessons(catalog.data_dir()).items()
+        for name, exercise in exercises.items()
+        if name in days
+    ]
 
 
 @functools.cache
@@ -186,7 +241,21 @@ def _read(path: Path) -> dict[str, str]:
     return {}
 
 
-def _record(exercise_id: str, today: date) -> str:
+def _read_answers(path: Path) -> dict[str, Any]:
+    """What was accepted, by exercise; a broken file is put aside as well."""
+    kinds = {"hints": int, "solution_shown": bool, "source": str}
+    path = path.with_name("answers.json")
+    try:
+        rows = json.loads(path.read_text("utf-8")).items()
+        return {n: {k: kind(row[k]) for k, kind in kinds.items()} for n, row in rows}
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError, AttributeError, KeyError):
+        path.replace(f"{path}.broken")
+    return {}
+
+
+def _record(exercise_id: str, today: date, kept: dict[str, Any] | None = None) -> str:
     """Keep a success; returns "", or a line that says why it could not be kept."""
     try:
         if not (path := _progress_file()):
@@ -194,10 +263,16 @@ def _record(exercise_id: str, today: date) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            rows = {exercise_id: today.isoformat()} | _read(path)
-            draft = path.with_suffix(".new")
-            draft.write_text(json.dumps(rows, indent=1), "utf-8")
-            draft.replace(path)
+            rows = {"progress": {exercise_id: today.isoformat()} | _read(path)}
+            answers = _read_answers(path)
+            old = answers.get(exercise_id, {})  # its help, of the first time, stays
+            if kept and not old.get("source"):
+                new = kept | old | {"source": kept["source"]}
+                rows["answers"] = answers | {exercise_id: new}
+            for name, content in rows.items():
+                draft = path.with_name(f"{name}.new")
+                draft.write_text(json.dumps(content, indent=1), "utf-8")
+                draft.replace(path.with_name(f"{name}.json"))
     except (OSError, RuntimeError) as error:
         return f"\n(Your progress was not saved: {error})"
     return ""

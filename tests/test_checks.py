@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from nbclient import NotebookClient
 
-from qwen_course import catalog, checks
+from qwen_course import answers, catalog, checks
 from qwen_course.errors import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +60,7 @@ def toy(tmp_path, monkeypatch):
     (folder / "lesson_98.py").write_text(TOY)
     monkeypatch.setenv("QWEN_COURSE_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(checks, "_hints_given", {})
+    monkeypatch.setattr(checks, "_solutions_shown", set())
     return folder
 
 
@@ -414,6 +416,27 @@ def test_in_a_real_kernel_beside_torch(toy, tmp_path):
     assert shown[-1] == ["(True, [])"]
 
 
+@pytest.mark.slow
+@linux
+def test_a_real_kernel_gives_the_source_with_what_it_uses(toy, tmp_path):
+    cells = [
+        "import math\nfrom qwen_course import checks",
+        "def other(x):\n    return math.floor(x) * 2",
+        "def double(x):\n    return other(x)",
+        "checks.check('98.1', double)",
+        "print(checks.solved_exercises()[0].source)",
+    ]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    place = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(nb, timeout=120, kernel_name="python3", resources=place)
+    with client.setup_kernel(env=os.environ | {"PYTHONPATH": str(ROOT)}):
+        for number, cell in enumerate(nb.cells):
+            client.execute_cell(cell, number)
+    source = nb.cells[-1].outputs[0]["text"]
+    assert source.split("\n\n")[:3] == ["import math", cells[1], cells[2]]
+    assert checks.check_source("98.1", source).status == "correct"
+
+
 # --- hints, solutions, progress -----------------------------------------------------
 
 
@@ -469,6 +492,105 @@ def test_a_broken_progress_file_is_put_aside(content):
     assert judge("return 2 * x") == checks.Result("correct", "double a number")
     assert (folder / "progress.json.broken").read_bytes() == content
     assert checks.progress().lessons["98"]["98.1"]
+
+
+def kept() -> dict:
+    return json.loads(
+        (Path(os.environ["QWEN_COURSE_HOME"]) / "answers.json").read_text()
+    )
+
+
+def typed(tmp_path, source: str) -> object:
+    """What a notebook's cell defines, with a source that can be looked up."""
+    path = tmp_path / f"cell{len(list(tmp_path.iterdir()))}.py"
+    path.write_text(source)
+    space: dict[str, object] = {"__name__": "__main__"}
+    exec(compile(source, str(path), "exec"), space)
+    return space["double"]
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_accepted_answer_is_kept_with_the_help_that_was_asked_for(tmp_path):
+    checks.hint("98.1")
+    checks.hint("98.1")
+    right = "def double(x):\n    return x + x\n"
+    checks.check("98.1", typed(tmp_path, right.replace("+", "*")))
+    assert checks.solved_exercises() == []
+    checks.check("98.1", typed(tmp_path, right), today=lambda: date(2026, 1, 2))
+    checks.solution("98.2")
+    checks.check("98.2", [1, 2], today=lambda: date(2026, 1, 3))
+    checks.hint("98.1")
+    checks.check("98.1", typed(tmp_path, right.replace("x + x", "2 * x")))
+    first = checks.Solved(
+        "98", "98.1", "double a number", "2026-01-02", 2, False, right
+    )
+    second = checks.Solved(
+        "98", "98.2", "double a number", "2026-01-03", 0, True, "double = [1, 2]\n"
+    )
+    assert checks.solved_exercises() == [first, second]
+    for row in checks.solved_exercises():
+        assert checks.check_source(row.id, row.source).status == "correct"
+
+
+@pytest.mark.usefixtures("toy")
+def test_progress_of_before_answers_were_kept(tmp_path):
+    folder = Path(os.environ["QWEN_COURSE_HOME"])
+    folder.mkdir()
+    (folder / "progress.json").write_text('{"98.1": "2025-01-01"}')
+    old = checks.Solved("98", "98.1", "double a number", "2025-01-01")
+    assert checks.solved_exercises() == [old]
+    checks.hint("98.1")
+    checks.check("98.1", lambda x: 2 * x)  # has no source that could be kept
+    assert checks.solved_exercises() == [replace(old, hints=1)]
+    checks.hint("98.1")
+    checks.check("98.1", typed(tmp_path, "def double(x):\n    return 2 * x\n"))
+    (row,) = checks.solved_exercises()
+    assert (row.day, row.hints) == ("2025-01-01", 1)
+    assert row.source == "def double(x):\n    return 2 * x\n"
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("content", ["{", "[1]", "null", '{"98.1": {}}', '{"98.1": 3}'])
+def test_a_broken_file_of_answers_is_put_aside(content, tmp_path):
+    folder = Path(os.environ["QWEN_COURSE_HOME"])
+    folder.mkdir()
+    (folder / "progress.json").write_text('{"98.1": "2025-01-01"}')
+    (folder / "answers.json").write_text(content)
+    assert checks.progress().lessons["98"]["98.1"]
+    assert (folder / "answers.json.broken").read_text() == content
+    checks.check("98.2", [1, 2])
+    assert kept()["98.2"]["source"] == "double = [1, 2]\n"
+
+
+@linux
+@pytest.mark.usefixtures("toy")
+def test_a_source_of_somebody_else_is_judged_apart(tmp_path):
+    def told(source: str) -> str:
+        return checks.check_source("98.1", source, seconds=0.5).message
+
+    right = "def double(x):\n    return 2 * x\n"
+    assert told(right) == "double a number"
+    assert "expected: 6" in told(right.replace("2 * x", "x * x"))
+    assert "it ran for 0.5 s" in told("while True: pass\n" + right)
+    assert "KeyError: 'double'" in told("x = 1")
+    assert "SyntaxError" in told("def double(")
+    assert "ended its own process" in told("import os\nos._exit(0)")
+    assert checks.solved_exercises() == []
+    assert not Path(os.environ["QWEN_COURSE_HOME"]).exists()
+    fence = answers.isolation()
+    if fence["network"] == "namespace":
+        place = ("127.0.0.1", 9)
+        assert "unreachable" in told(
+            f"import socket\nsocket.create_connection({place})"
+        )
+    if fence["writing"] == "namespace":
+        told(f"open({str(tmp_path / 'left')!r}, 'w').close()\n{right}")
+        assert not (tmp_path / "left").exists()
+
+
+def test_an_exercise_of_another_version_is_named():
+    with pytest.raises(CourseError, match=r"no exercise '999\.9'"):
+        checks.check_source("999.9", "x = 1")
 
 
 @pytest.mark.usefixtures("toy")
@@ -529,7 +651,7 @@ def test_there_are_exercises():
 def test_definitions_load_without_heavy_packages():
     program = """\
     import sys
-    from qwen_course import catalog, checks
+    from qwen_course import answers, catalog, checks
     assert checks._lessons(catalog.data_dir()) or True
     print(sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
     """
@@ -564,6 +686,13 @@ def test_solution_is_correct(name):
     told = checks.check(name, define(task.solution, task.name))
     assert told.status == "correct", told
     assert told.printed == ""
+
+
+@each
+def test_solution_is_correct_as_text_too(name):
+    task = EXERCISES[name]
+    told = checks.check_source(name, task.solution)
+    assert told.status == "correct", told
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,19 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 LEVELS = [  # a module imports from lower levels only; `errors` is below all
     {"errors"},
     {"catalog", "prometheus", "tasks", "sandbox", "expressions", "replies"},
-    {"chat", "answers", "weights", "charts", "room", "monitor"},
+    {"chat", "answers", "weights", "charts", "room", "monitor"}
+    | {"certificate", "sources", "symptoms"},
     {"models", "quantize", "masking"},
     {"generate", "training"},
     {"finetune", "protocol", "plots"},
     {"gauges", "curves", "timelines", "batching", "upstream", "server"},
     {"service"},
-    {"show", "checks"},  # leaves: imported by __main__ and by notebooks alone
+    {"show", "checks", "recall"},  # leaves: imported by __main__ and by notebooks alone
     {"__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-LEAVES = {"show", "checks", "__main__"}
-LINES, LINES_OF_A_FILE = 6300, 400  # of code; of a file, all lines
+LEAVES = {"show", "checks", "recall", "__main__"}
+LINES, LINES_OF_A_FILE = 7000, 400  # of code; of a file, all lines
 IMPORT_SECONDS = 0.2
 MAY_PRINT = {"show", "__main__", "models"}
 PUBLIC = {  # fixed names with their first parameters, as notebooks call them
@@ -87,6 +88,7 @@ PUBLIC = {  # fixed names with their first parameters, as notebooks call them
         "solution": "exercise_id",
         "progress": "",
     },
+    "recall": {"quiz": "lesson", "answer": ""},
 }
 LATER: set[str] = set()  # names that come with the lesson that needs them
 
@@ -253,7 +255,7 @@ def test_the_package_is_light():
     assert min(float(seconds) for seconds, _ in runs) < IMPORT_SECONDS
 
 
-@pytest.mark.parametrize("name", ["catalog", "chat", "answers", "checks"])
+@pytest.mark.parametrize("name", ["catalog", "chat", "answers", "checks", "recall"])
 def test_modules_that_need_no_model_load_no_torch(name):
     program = (
         f"import sys, qwen_course.{name}\n"

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it returns, how it ends."""
 
+import inspect
 import io
 import json
 import os
@@ -8,8 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
+from datetime import date
+from pathlib import Path
 
 import pytest
 from tiny import scripted
@@ -251,6 +255,163 @@ def test_progress(capsys):
     assert json.loads(capsys.readouterr().out) == lessons
     assert main(["progress"]) == 0
     assert capsys.readouterr().out == f"{checks.progress()}\n"
+
+
+def test_doctor_finds_a_symptom_by_words(capsys):
+    assert main(["doctor", "--symptom", "still shows think tags"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "I still see <think></think>"
+    assert "  found by: still, shows, think, tags" in lines
+    assert "  lesson: notebooks/02_chat_templates.ipynb, cell s6" in lines
+    assert "  thread: https://github.com/QwenLM/Qwen3/issues/1575" in lines
+    assert any(line.startswith("  cause: /no_think is a soft switch") for line in lines)
+    assert any(line.startswith("  cure: Pass enable_thinking=False") for line in lines)
+    assert lines.count("") == 3
+    assert main(["doctor", "--symptom", "still shows think tags", "--json"]) == 0
+    first, *others = json.loads(capsys.readouterr().out)
+    assert first["entry"]["clinic"] == "9.1"
+    assert len(others) == 2
+
+
+def test_doctor_lists_all_symptoms_when_it_knows_no_word(capsys):
+    assert main(["doctor", "--symptom", "xyzzy"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("No word of this is known")
+    assert shown.count("\n- ") == 15
+    assert main(["doctor", "--symptom", "", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.fixture
+def learnt():
+    """Three exercises that were solved: one as published, one not, one unknown how."""
+    from qwen_course import checks
+
+    def slow(new_tokens, first_token_seconds, seconds):
+        rest = seconds - first_token_seconds
+        return (new_tokens - 1) / rest if new_tokens > 1 else 0.0
+
+    source = textwrap.dedent(inspect.getsource(slow)).replace("slow", "decode_speed")
+    text = {"0.1": str(checks.solution("0.1")), "0.2": "", "0.3": source}
+    for day, (name, source) in enumerate(text.items(), 1):
+        kept = {"hints": 0, "solution_shown": False, "source": source}
+        assert checks._record(name, date(2026, 11, day), kept) == ""
+
+
+def pages(tmp_path, *names, more=()):
+    """Certificates of these people, as files."""
+    for name in names:
+        file = str(tmp_path / f"{name}.html")
+        assert main(["progress", "--certificate", file, "--name", name, *more]) == 0
+    return [str(tmp_path / f"{name}.html") for name in names]
+
+
+@pytest.mark.usefixtures("learnt")
+def test_a_certificate_is_written_and_verified(capsys, tmp_path):
+    (ada,) = pages(tmp_path, "Ada")
+    assert "3 of " in (said := capsys.readouterr().out)
+    assert said.endswith(" exercises, 2 answers\n")
+    assert main(["progress", "--verify", ada]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{ada}: unchanged since it was written"
+    assert lines[1] == "  whose: Ada"
+    assert any("0.1, 0.2, 0.3 (2026-11-01, 2026-11-02, " in line for line in lines)
+    text = Path(ada).read_text("utf-8")
+    Path(ada).write_text(text.replace("2026-11-02", "2026-10-02"), "utf-8")
+    assert main(["progress", "--verify", ada]) == 1
+    assert capsys.readouterr().out == f"{ada}: changed since it was written\n"
+
+
+@pytest.mark.usefixtures("learnt")
+def test_answers_of_a_certificate_are_judged_again(capsys, tmp_path):
+    (ada,) = pages(tmp_path, "Ada")
+    assert main(["progress", "--verify", ada, "--run"]) == 0
+    shown = capsys.readouterr()
+    again = [line for line in shown.out.splitlines() if "again" in line]
+    right = ["  again 0.1: correct, the published solution", "  again 0.3: correct"]
+    assert again == right
+    assert "Not restricted here while answers run" in shown.err  # as `quick` says
+
+
+@pytest.mark.usefixtures("learnt")
+def test_wrong_answers_and_unknown_exercises_are_found(capsys, tmp_path):
+    from qwen_course import certificate
+
+    (ada,) = pages(tmp_path, "Ada")
+    held = certificate.read(ada).record
+    held["solved"][0]["source"] = "def answer_only(a, b, c):\n    return ''\n"
+    held["solved"][2]["id"] = "999.1"
+    certificate.write(ada, certificate.page(held))
+    capsys.readouterr()
+    assert main(["progress", "--verify", ada]) == 0
+    assert main(["progress", "--verify", ada, "--run"]) == 1
+    shown = capsys.readouterr().out
+    assert "again 0.1: not yet: " in shown
+    assert "again 999.1: There is no exercise '999.1'." in shown
+
+
+@pytest.mark.usefixtures("learnt")
+def test_a_certificate_without_answers(capsys, tmp_path):
+    (ada,) = pages(tmp_path, "Ada", more=["--no-answers"])
+    assert "def answer_only" not in Path(ada).read_text("utf-8")
+    assert main(["progress", "--verify", ada, "--run", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert found["valid"]
+    assert found["again"] == {}
+    assert found["record"]["name"] == "Ada"
+
+
+@pytest.mark.usefixtures("learnt")
+def test_a_teacher_reads_many_as_a_table(capsys, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("sixteen letters.")
+    ada, grace = pages(tmp_path, "Ada", "Grace", more=["--key-file", str(key)])
+    (eve,) = pages(tmp_path, "Eve")
+    capsys.readouterr()
+    assert main(["progress", "--roll-up", ada, grace]) == 0
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["exercises", "lessons", "written", "whose"]
+    assert first.endswith(f"Ada ({ada}); seal not checked")
+    assert f"Grace ({grace})" in second
+    assert main(["progress", "--roll-up", ada, eve, "--key-file", str(key)]) == 1
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("seal right")
+    assert second.endswith("not sealed with this key")
+    assert main(["progress", "--roll-up", str(tmp_path / "none")]) == 1
+    assert "cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--certificate", "x.html"], "A name is one line of 1 to 100 characters"),
+        (["--certificate", "x.html", "--name", "Ada"], "No exercise is solved"),
+        (["--verify", "x", "--key-file", "/no/such/file"], "cannot be read"),
+    ],
+)
+def test_certificates_that_are_refused(capsys, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["progress", *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.glob("*.html")) == []
+
+
+@pytest.mark.usefixtures("learnt")
+def test_two_homes_give_two_certificates(capsys, tmp_path, monkeypatch):
+    """Each holds its own progress; each is verified where nothing was solved."""
+    (ada,) = pages(tmp_path, "Ada")
+    monkeypatch.setenv("QWEN_COURSE_HOME", str(tmp_path / "other"))
+    from qwen_course import checks
+
+    kept = {"hints": 1, "solution_shown": False, "source": ""}
+    checks._record("1.1", date(2026, 11, 9), kept)
+    (grace,) = pages(tmp_path, "Grace")
+    monkeypatch.setenv("QWEN_COURSE_HOME", str(tmp_path / "teacher"))
+    capsys.readouterr()
+    assert main(["progress", "--verify", ada, grace, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    solved = [[row["id"] for row in one["record"]["solved"]] for one in found]
+    assert solved == [["0.1", "0.2", "0.3"], ["1.1"]]
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["fetch", "--size", "9b"]])
