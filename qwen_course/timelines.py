@@ -205,19 +205,20 @@ def throughput(table: Any, title: str = "") -> Picture:
         rule = f"Rows must be of one client or more, got {rows}."
         raise CourseError(rule, "measure one client first.")
     rows.sort(key=lambda row: row["clients"])
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     columns = {"tokens_per_second": "tokens per second, all clients together"}
     columns["wait_p95"] = "wait for the first token, s (p95)"
     told, marks = [title] * bool(title), dict[str, Any]()
     engines = dict.fromkeys(row["engine"] for row in _rows(table))
+    lines = {(e, c): [(row["clients"], _check(f"{e}, {c}", row[c])) for row in rows
+                      if row["engine"] == e and not _missing(row.get(c))]
+             for e in engines for c in columns}  # fmt: skip
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for engine, (mark, dash, colour) in zip(engines, cycle(_LOOKS), strict=False):
         own = [row for row in rows if row["engine"] == engine]
         look = {"marker": mark, "ls": dash, "color": COLOURS[colour], "ms": 8}
         marks[engine] = look
         for axes, column in zip(panels, columns, strict=True):
-            known = [row for row in own if not _missing(row.get(column))]
-            y = [_check(f"{engine}, {column}", row[column]) for row in known]
-            axes.plot([row["clients"] for row in known], y, **look)
+            axes.plot(*zip(*lines[engine, column], strict=True), **look)
         told += [f"{engine}, {_speed(row)}" for row in own]
     for axes, heading in zip(panels, columns.values(), strict=True):
         axes.set(xscale="log", xlabel="clients at once", ylim=(0, None))
