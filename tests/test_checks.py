@@ -380,6 +380,17 @@ def test_a_check_in_another_thread(isolated):
     assert [result.status for result in found] == ["correct"]
 
 
+def run_in_a_kernel(cells, folder):
+    """Return a notebook of these cells, run in a real kernel."""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(nb, timeout=120, kernel_name="python3", resources=place)
+    with client.setup_kernel(env=os.environ | {"PYTHONPATH": str(ROOT)}):
+        for number, cell in enumerate(nb.cells):
+            client.execute_cell(cell, number)
+    return nb
+
+
 @pytest.mark.slow
 @linux
 def test_in_a_real_kernel_beside_torch(toy, tmp_path):
@@ -397,12 +408,7 @@ def test_in_a_real_kernel_beside_torch(toy, tmp_path):
         "checks.check('98.1', double)",
         "torch.equal(a @ a, b), psutil.Process().children()",
     ]
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    place = {"metadata": {"path": str(tmp_path)}}
-    client = NotebookClient(nb, timeout=120, kernel_name="python3", resources=place)
-    with client.setup_kernel(env=os.environ | {"PYTHONPATH": str(ROOT)}):
-        for number, cell in enumerate(nb.cells):
-            client.execute_cell(cell, number)
+    nb = run_in_a_kernel(cells, tmp_path)
     shown = [
         [o.get("data", {}).get("text/plain", o.get("text")) for o in cell.outputs]
         for cell in nb.cells[2::2]
@@ -426,12 +432,7 @@ def test_a_real_kernel_gives_the_source_with_what_it_uses(toy, tmp_path):
         "checks.check('98.1', double)",
         "print(checks.solved_exercises()[0].source)",
     ]
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    place = {"metadata": {"path": str(tmp_path)}}
-    client = NotebookClient(nb, timeout=120, kernel_name="python3", resources=place)
-    with client.setup_kernel(env=os.environ | {"PYTHONPATH": str(ROOT)}):
-        for number, cell in enumerate(nb.cells):
-            client.execute_cell(cell, number)
+    nb = run_in_a_kernel(cells, tmp_path)
     source = nb.cells[-1].outputs[0]["text"]
     assert source.split("\n\n")[:3] == ["import math", cells[1], cells[2]]
     assert checks.check_source("98.1", source).status == "correct"

@@ -36,8 +36,8 @@ STEPS, ROWS = 12, 8  # rows a step
 FORMATS = {"bf16": 1, "nf4": 1, "nf4, a row at a time": 8}  # parts of a step
 
 
-def make(folder: Path) -> None:
-    """Write a model of the shape with random bfloat16 weights."""
+def random_model() -> Any:
+    """Return a model of the shape with random bfloat16 weights, on the GPU."""
     card = catalog.find(SHAPE)
     config = transformers.Qwen2Config(
         vocab_size=card.vocab_size,
@@ -51,8 +51,7 @@ def make(folder: Path) -> None:
     )
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
-        model = transformers.Qwen2ForCausalLM(config)
-    model.save_pretrained(folder)
+        return transformers.Qwen2ForCausalLM(config)
 
 
 def measured(kind: str, folder: Path) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         kind, folder = sys.argv[1:]
         if kind == "make":
-            make(Path(folder))
+            random_model().save_pretrained(folder)
         else:
             sys.stdout.write(json.dumps(measured(kind, Path(folder))) + "\n")
         return

@@ -22,38 +22,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import openai
 import torch
-import transformers
+from gpu import SHAPE, random_model
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))  # the recipes also run uninstalled
 
-from qwen_course import batching, catalog, models, server, service  # noqa: E402
+from qwen_course import batching, models, server, service  # noqa: E402
 
 PLACE = HERE.parent / "measured" / "gpu_serving.json"
-SHAPE = "Qwen2.5-7B-Instruct"
 CLIENTS, TOKENS = (1, 4, 16, 64), 64
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 
 
 def made() -> models.Loaded:
     """Return a model of the shape with random bfloat16 weights, on the GPU."""
-    card = catalog.find(SHAPE)
-    config = transformers.Qwen2Config(
-        vocab_size=card.vocab_size,
-        hidden_size=card.hidden,
-        intermediate_size=card.intermediate,
-        num_hidden_layers=card.layers,
-        num_attention_heads=card.heads_q,
-        num_key_value_heads=card.heads_kv,
-        max_position_embeddings=card.context_native,
-        tie_word_embeddings=card.tie_embeddings,
-    )
     tokenizer = models.load("pocket-chat").tokenizer
     torch.backends.cuda.enable_cudnn_sdp(False)  # as models.load does
-    with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        model = transformers.Qwen2ForCausalLM(config).eval()
+    model = random_model().eval()
     head = model.lm_head.weight.data
     head[len(tokenizer.get_vocab()) :] = 0  # only words that this tokenizer has
     head[: len(tokenizer.all_special_ids) + 1] = 0  # and none that ends a reply
