@@ -11,7 +11,6 @@ a forked child.
 import builtins
 import difflib
 import faulthandler
-import fcntl
 import functools
 import io
 import json
@@ -31,7 +30,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qwen_course import catalog, sandbox, sources
+from qwen_course import catalog, kept, sandbox, sources
 from qwen_course.errors import CourseError
 
 MEMORY_GB, PROCESSES, PRINTED = 1, 64, 2000  # limits of a check; PRINTED in characters
@@ -135,12 +134,12 @@ def check(
     result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
     if result.status != "correct":
         return result
-    kept = {
+    accepted = {
         "hints": _hints_given.get(exercise.id, 0),
         "solution_shown": exercise.id in _solutions_shown,
         "source": sources.source_of(exercise.name, answer),
     }
-    note = _record(exercise.id, today(), kept)
+    note = _record(exercise.id, today(), accepted)
     return replace(result, message=result.message + note)
 
 
@@ -191,13 +190,13 @@ def progress(lesson: str = "") -> Progress:
 def solved_exercises() -> list[Solved]:
     """Every success on this machine, in the order of the lessons."""
     days: dict[str, str] = {}
-    kept: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     with suppress(OSError, RuntimeError):  # no file that could be read: nothing done
-        if path := _progress_file():
-            days = _read(path)
-            kept = _read_answers(path)
+        if path := kept.place("progress.json"):
+            days = kept.read(path, _days) or {}
+            answers = kept.read(path.with_name("answers.json"), _answers) or {}
     return [
-        Solved(lesson, name, exercise.title, days[name], **kept.get(name, {}))
+        Solved(lesson, name, exercise.title, days[name], **answers.get(name, {}))
         for lesson, exercises in _lessons(catalog.data_dir()).items()
         for name, exercise in exercises.items()
         if name in days
@@ -222,57 +221,34 @@ def _find(exercise_id: str) -> Exercise:
     raise CourseError(f"There is no exercise {exercise_id!r}.", f"the nearest: {near}.")
 
 
-def _progress_file() -> Path | None:
-    home = os.environ.get("QWEN_COURSE_HOME")
-    if not home and "PYTEST_CURRENT_TEST" in os.environ:
-        return None  # tests never touch the learner's own file
-    return Path(home or "~/.qwen_course").expanduser() / "progress.json"
+def _days(rows: Any) -> dict[str, str]:
+    """Day of the first success, by exercise."""
+    return {name: date.fromisoformat(day).isoformat() for name, day in rows.items()}
 
 
-def _read(path: Path) -> dict[str, str]:
-    """Day of the first success by exercise; a broken file becomes `*.json.broken`."""
-    try:
-        rows = json.loads(path.read_text("utf-8")).items()
-        return {name: date.fromisoformat(day).isoformat() for name, day in rows}
-    except FileNotFoundError:
-        pass
-    except (ValueError, TypeError, AttributeError):
-        path.replace(f"{path}.broken")
-    return {}
-
-
-def _read_answers(path: Path) -> dict[str, Any]:
-    """What was accepted, by exercise; a broken file is put aside as well."""
+def _answers(rows: Any) -> dict[str, Any]:
+    """What was accepted, by exercise."""
     kinds = {"hints": int, "solution_shown": bool, "source": str}
-    path = path.with_name("answers.json")
-    try:
-        rows = json.loads(path.read_text("utf-8")).items()
-        return {n: {k: kind(row[k]) for k, kind in kinds.items()} for n, row in rows}
-    except FileNotFoundError:
-        pass
-    except (ValueError, TypeError, AttributeError, KeyError):
-        path.replace(f"{path}.broken")
-    return {}
+    return {
+        name: {key: kind(row[key]) for key, kind in kinds.items()}
+        for name, row in rows.items()
+    }
 
 
-def _record(exercise_id: str, today: date, kept: dict[str, Any] | None = None) -> str:
+def _record(exercise_id: str, today: date, new: dict[str, Any] | None = None) -> str:
     """Keep a success; returns "", or a line that says why it could not be kept."""
     try:
-        if not (path := _progress_file()):
+        if not (path := kept.place("progress.json")):
             return ""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            rows = {"progress": {exercise_id: today.isoformat()} | _read(path)}
-            answers = _read_answers(path)
+        beside = path.with_name("answers.json")
+        with kept.locked(path):
+            day = {exercise_id: today.isoformat()}
+            kept.write(path, day | (kept.read(path, _days) or {}))
+            answers = kept.read(beside, _answers) or {}
             old = answers.get(exercise_id, {})  # its help, of the first time, stays
-            if kept and not old.get("source"):
-                new = kept | old | {"source": kept["source"]}
-                rows["answers"] = answers | {exercise_id: new}
-            for name, content in rows.items():
-                draft = path.with_name(f"{name}.new")
-                draft.write_text(json.dumps(content, indent=1), "utf-8")
-                draft.replace(path.with_name(f"{name}.json"))
+            if new and not old.get("source"):
+                whole = new | old | {"source": new["source"]}
+                kept.write(beside, answers | {exercise_id: whole})
     except (OSError, RuntimeError) as error:
         return f"\n(Your progress was not saved: {error})"
     return ""

@@ -16,10 +16,8 @@ What the last quiz asked is left out. No lots are drawn: the same answers on the
 days give the same quiz.
 """
 
-import fcntl
 import functools
 import json
-import os
 import re
 import tomllib
 from collections import Counter
@@ -32,7 +30,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from qwen_course import catalog
+from qwen_course import catalog, kept
 from qwen_course.errors import CourseError
 from qwen_course.weights import is_live
 
@@ -282,59 +280,41 @@ def _shown(quiz: dict[str, Any]) -> Quiz:
     return Quiz(quiz["lesson"], tuple(shown))
 
 
-def _file() -> Path | None:
-    home = os.environ.get("QWEN_COURSE_HOME")
-    if not home and "PYTEST_CURRENT_TEST" in os.environ:
-        return None  # tests never touch the learner's own file
-    with suppress(RuntimeError):  # nobody's home
-        return Path(home or "~/.qwen_course").expanduser() / "recall.json"
-    return None
-
-
 @contextmanager
 def _state() -> Iterator[tuple[State, list[str]]]:
     """Lend what is kept, to read or to change; then a note if it cannot be written."""
-    path, notes = _file(), list[str]()
+    path, notes = None, list[str]()
     with ExitStack() as stack:
+        with suppress(OSError, RuntimeError):  # RuntimeError: nobody's home
+            path = kept.place("recall.json")
         state = _unkept.get(path)
         with suppress(OSError):
             if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context(path.with_suffix(".lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                state = state or _read(path)
+                stack.enter_context(kept.locked(path))
+                state = state or kept.read(path, _meaning)
         state = state or _unkept.setdefault(path, {"items": {}, "quiz": {}})
         before = json.dumps(state)
         yield state, notes
         if path is None or json.dumps(state) == before:
             return
         try:
-            draft = path.with_suffix(".new")
-            draft.write_text(json.dumps(state, indent=1), "utf-8")
-            draft.replace(path)
+            kept.write(path, state)
             _unkept.pop(path, None)
         except OSError as error:
             _unkept[path] = state
             notes.append(f"(Your answers are not saved: {error})")
 
 
-def _read(path: Path) -> State:
-    """What a file holds; a broken one becomes `recall.json.broken`."""
+def _meaning(found: Any) -> State:
+    """What the file holds."""
     state: State = {"items": {}, "quiz": {}}
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        for name, row in found["items"].items():
-            day = date.fromisoformat(row["day"]).isoformat()
-            row = {"box": int(row["box"]), "times": int(row["times"]), "day": day}
-            state["items"][name] = row
-        quiz = found["quiz"]
-        if quiz and {*quiz["turns"]} <= {*_items(catalog.data_dir())}:
-            turns = {name: int(times) for name, times in quiz["turns"].items()}
-            state["quiz"] = {"lesson": str(quiz["lesson"]), "turns": turns,
-                             "answered": quiz["answered"]}  # fmt: skip
-    except FileNotFoundError:
-        pass
-    except (ValueError, TypeError, AttributeError, KeyError):
-        path.replace(f"{path}.broken")
-        return {"items": {}, "quiz": {}}
+    for name, row in found["items"].items():
+        day = date.fromisoformat(row["day"]).isoformat()
+        row = {"box": int(row["box"]), "times": int(row["times"]), "day": day}
+        state["items"][name] = row
+    quiz = found["quiz"]
+    if quiz and {*quiz["turns"]} <= {*_items(catalog.data_dir())}:
+        turns = {name: int(times) for name, times in quiz["turns"].items()}
+        state["quiz"] = {"lesson": str(quiz["lesson"]), "turns": turns,
+                         "answered": quiz["answered"]}  # fmt: skip
     return state

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "qwen_course"
 MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 LEVELS = [  # a module imports from lower levels only; `errors` is below all
     {"errors"},
-    {"catalog", "prometheus", "tasks", "sandbox", "expressions", "replies"},
+    {"catalog", "kept", "prometheus", "tasks", "sandbox", "expressions", "replies"},
     {"chat", "answers", "weights", "charts", "room", "monitor"}
     | {"certificate", "sources", "symptoms"},
     {"models", "quantize", "masking"},
