@@ -22,7 +22,7 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"The course needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}. Name another one: make PYTHON=python3.12")'
 
-.PHONY: help install vllm fetch lab lint check test test-real test-all notebooks pocket measure bench
+.PHONY: help install vllm fetch lab lint check test test-real test-all notebooks pages pocket measure bench
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,9 @@ test-all: test test-real ## both
 
 notebooks: install ## run the notebooks again on pocket models, normalise and store their outputs
 	QWEN_COURSE_PROFILE=pocket HF_HUB_OFFLINE=1 $(BIN)/python tests/refresh_notebooks.py $(LESSONS)
+
+pages: install ## write the generated pages
+	$(BIN)/python tests/make_pages.py
 
 pocket: install ## train the pocket models again (all of them, or ROLE=thinking)
 	$(BIN)/python data/recipes/build.py $(ROLE)
