@@ -150,10 +150,11 @@ def _symptom(options: argparse.Namespace) -> int:
         lines += [f"  cure: {entry.cure}"]
         for place in entry.taught:
             lesson, cell = place.split("#")
-            lines.append(f"  lesson: notebooks/{lesson}.ipynb, cell {cell}")
+            section = f", section {entry.clinic}" if "_clinic" in lesson else ""
+            lines.append(f"  lesson: notebooks/{lesson}.ipynb{section}, cell {cell}")
         lines += [*(f"  thread: {link}" for link in entry.links), ""]
     if not matches:
-        lines += [f"- {entry.symptom}" for entry in symptoms.entries()]
+        lines += [f"- {s.symptom} (section {s.clinic})" for s in symptoms.entries()]
     _print(options, [asdict(match) for match in matches], *lines)
     return int(not matches)
 

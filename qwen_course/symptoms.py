@@ -19,7 +19,11 @@ ALIKE = 0.8  # of difflib's ratio, from which two words count as one, misspelt
 
 @dataclass(frozen=True)
 class Symptom:
-    """An entry of `data/symptoms.toml`; `taught` names cells, as notebook#cell."""
+    """An entry of `data/symptoms.toml`.
+
+    `clinic` is its section, such as "9a.1"; `taught` names cells, as notebook#cell, the
+    clinic's first.
+    """
 
     clinic: str
     symptom: str

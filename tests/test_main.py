@@ -262,14 +262,17 @@ def test_doctor_finds_a_symptom_by_words(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "I still see <think></think>"
     assert "  found by: still, shows, think, tags" in lines
-    assert "  lesson: notebooks/02_chat_templates.ipynb, cell s6" in lines
+    places = [line for line in lines if line.startswith("  lesson: ")]
+    first = "  lesson: notebooks/09a_clinic.ipynb, section 9a.1, cell s1-fault"
+    assert places[0] == first
+    assert "  lesson: notebooks/02_chat_templates.ipynb, cell s6" in places
     assert "  thread: https://github.com/QwenLM/Qwen3/issues/1575" in lines
     assert any(line.startswith("  cause: /no_think is a soft switch") for line in lines)
     assert any(line.startswith("  cure: Pass enable_thinking=False") for line in lines)
     assert lines.count("") == 3
     assert main(["doctor", "--symptom", "still shows think tags", "--json"]) == 0
     first, *others = json.loads(capsys.readouterr().out)
-    assert first["entry"]["clinic"] == "9.1"
+    assert first["entry"]["clinic"] == "9a.1"
     assert len(others) == 2
 
 
@@ -278,6 +281,7 @@ def test_doctor_lists_all_symptoms_when_it_knows_no_word(capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("No word of this is known")
     assert shown.count("\n- ") == 15
+    assert "\n- KeyError: 'qwen3' (section 9b.5)\n" in shown
     assert main(["doctor", "--symptom", "", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == []
 

@@ -78,7 +78,8 @@ def test_every_lesson_has_items_and_every_later_one_two_quizzes_of_them():
     """Two: the one after a quiz must find three others."""
     counts = Counter(row["lesson"] for row in ROWS)
     taught = [name for name in NOTEBOOKS if name < "09"]
-    assert {name for name in taught if not 4 <= counts[name] <= 6} == set()
+    assert {*taught} <= {*counts}
+    assert {name: n for name, n in counts.items() if not 4 <= n <= 6} == {}
     for lesson in LATER:
         assert len(recall._before(lesson)) >= 2 * recall.QUESTIONS, lesson
 
@@ -148,6 +149,14 @@ def test_new_ones_come_from_the_latest_lesson_and_from_further_back():
     assert [item.lesson for item in asked.items] == ["04c", "04a", "04c"]
     assert {item.lesson for item in recall.quiz("00b", **on()).items} == {"00"}
     assert recall.quiz("90", **on()).items[0].lesson == max(r["lesson"] for r in ROWS)
+
+
+def test_the_capstone_comes_after_the_clinic_and_before_the_bonus():
+    asked = recall.quiz("10", **on())
+    assert [item.id for item in asked.items[::2]] == ["09b-parser", "09b-exclaim"]
+    assert asked.items[1].lesson < "09"
+    assert {i.lesson for i in recall._before("10")} == {row["lesson"] for row in ROWS}
+    assert len(recall._before("90")) == len(ROWS)
 
 
 def test_the_stored_notebooks_repeat_no_question(tmp_path, monkeypatch):
