@@ -285,8 +285,6 @@ SPEED = Exercise(
 
 
 def _median(numbers: Sequence[float]) -> float:
-    if not numbers:
-        raise ValueError("the list is empty")
     ordered, half = sorted(numbers), len(numbers) // 2
     return (ordered[half] + ordered[~half]) / 2
 
@@ -319,9 +317,32 @@ _BROKEN = (
 )
 
 
+_EMPTY = "the list is empty"
+
+
+def _documented(median: Callable[..., float]) -> Callable[..., float]:
+    """Return it with what all share: a docstring, type hints, no empty list."""
+
+    def documented(numbers: Sequence[float]) -> float:
+        """Return the median."""
+        if not numbers:
+            raise ValueError(_EMPTY)
+        return median(numbers)
+
+    return documented
+
+
 def _check_tests(answer: Callable[[Callable[..., float]], object]) -> str | None:
     try:
-        got = answer(_median)
+        got = answer(_documented(_median))
+    except ValueError as error:
+        if str(error) != _EMPTY:
+            raise
+        return (
+            "The task leaves [] open: here it raises a ValueError. Test numbers only."
+            "\n  input: a right median\n  expected: no error\n"
+            f"  got: ValueError: {error}"
+        )
     except AssertionError as error:
         return (
             "Your tests reject a right median.\n  input: a right median\n"
@@ -334,7 +355,7 @@ def _check_tests(answer: Callable[[Callable[..., float]], object]) -> str | None
         )
     for broken, what, note in _BROKEN:
         with contextlib.suppress(Exception):
-            answer(broken)
+            answer(_documented(broken))
             return (
                 f"{note}\n  input: a median that {what}\n"
                 "  expected: AssertionError\n  got: no error"
@@ -383,6 +404,21 @@ TESTS = Exercise(
     assert median([3, 1, 2]) == 2
     assert median([4, 1, 3, 2]) == 2.5""",
             "the mean equals the median",
+        ),
+        Wrong(
+            "the empty list has one right answer",
+            _TESTS_HEAD + "    assert median([]) is None",
+            "The task leaves [] open",
+        ),
+        Wrong(
+            "an error on the empty list shows that median is right",
+            _TESTS_HEAD
+            + """\
+    try:
+        median([])
+    except ValueError:
+        return""",
+            "Every list in your tests is in order",
         ),
         Wrong(
             "a test returns whether it passed",

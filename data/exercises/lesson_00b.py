@@ -184,7 +184,8 @@ HEAT = Exercise(
     raised = [p ** (1 / temperature) for p in probabilities]
     return [p / sum(raised) for p in raised]""",
     name="reheat",
-    stub=_HEAT_HEAD
+    stub="import math\n\n\n"
+    + _HEAT_HEAD
     + '''\
     """Return the probabilities at another temperature; these are at 1."""
     raise NotImplementedError''',

@@ -150,6 +150,13 @@ _REPLIES: tuple[tuple[str, bool, tuple[str, str], str], ...] = (
         " be shown as one.",
     ),
     ("Four.", False, ("", "Four."), "No thought was opened: all of it is the answer."),
+    (
+        "<think>\nWhat ends it?\n</think>\n\nThe tag </think> ends a thought.",
+        False,
+        ("What ends it?", "The tag </think> ends a thought."),
+        "The first closing tag ends the thought. A later one belongs to an answer that"
+        " speaks of the tag.",
+    ),
 )
 
 
@@ -343,7 +350,7 @@ def dropped(tokenizer, messages):
         check=_check_split,
         hints=(
             "Four cases: both tags, the closing tag alone, no tag but opened, no tag.",
-            'text.rpartition("</think>") gives ("", "", text) when there is none.',
+            'text.partition("</think>") gives (text, "", "") when there is none.',
             "Without a closing tag, `opened` decides: all thought, or all answer.",
         ),
         name="split",
@@ -356,10 +363,10 @@ def split(text, opened):
     """Return (thought, answer); opened: the prompt ended in <think>."""
     opened = opened or text.startswith("<think>")
     text = text.removeprefix("<think>")
-    thought, closed, answer = text.rpartition("</think>")
+    thought, closed, answer = text.partition("</think>")
     if closed:
         return thought.strip(), answer.strip()
-    return (answer.strip(), "") if opened else ("", answer.strip())''',
+    return (thought.strip(), "") if opened else ("", thought.strip())''',
         wrong=(
             Wrong(
                 "both tags stand in the output",
@@ -383,6 +390,18 @@ def split(text, opened):
     return thought.strip(), answer.strip()""",
                 "must not be shown as one",
             ),
+            Wrong(
+                "the last closing tag ends the thought, as in Qwen's own snippet",
+                """\
+def split(text, opened):
+    opened = opened or text.startswith("<think>")
+    text = text.removeprefix("<think>")
+    thought, closed, answer = text.rpartition("</think>")
+    if closed:
+        return thought.strip(), answer.strip()
+    return (answer.strip(), "") if opened else ("", answer.strip())""",
+                "The first closing tag ends",
+            ),
         ),
     ),
     Exercise(
@@ -394,7 +413,8 @@ def split(text, opened):
         hints=(
             "A tokenizer first cuts out its control tokens, then splits the rest into"
             " words, then each word into tokens. Leave out the first step.",
-            "Try backend.pre_tokenizer.pre_tokenize_str(text): it gives the words.",
+            "backend.normalizer.normalize_str(text) comes first; then"
+            " backend.pre_tokenizer.pre_tokenize_str(text) gives pairs, (word, place).",
             "backend.model.tokenize(word) gives tokens, each with an .id.",
         ),
         name="plain_ids",

@@ -109,8 +109,8 @@ _SPLIT = _WHOLE + _CUT_OFF + _AFTER
 CUT_REPLY = Exercise(
     id="3.1",
     title="read a cut reply",
-    minutes=5,
-    stars=1,
+    minutes=8,
+    stars=2,
     check=_check_answer_ids,
     hints=(
         "Ask two things in turn: was a thought opened, by the prompt or by the model?"
@@ -139,7 +139,7 @@ CUT_REPLY = Exercise(
             "shows the thought as the answer",
         ),
         Wrong(
-            "the last closing tag ends the thought",
+            "the last closing tag ends the thought, as in Qwen's own snippet",
             _ANSWER_HEAD
             + _WHOLE
             + _CUT_OFF
@@ -270,8 +270,8 @@ _STOP = """\
 STOP_THOUGHT = Exercise(
     id="3.2",
     title="stop a thought",
-    minutes=10,
-    stars=2,
+    minutes=6,
+    stars=1,
     check=_check_next_id,
     hints=(
         "Three questions: was a thought opened, is it still open, and how many ids does"
