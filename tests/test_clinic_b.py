@@ -135,6 +135,10 @@ def test_grouped_experts_need_no_loop_and_give_the_same_logits():
     net = transformers.Qwen3MoeForCausalLM(shape).eval()
     text = torch.randint(1000, (1, 200))
     logits, names = {}, {}
+    net.set_experts_implementation("eager")
+    with torch.inference_mode(), Calls() as calls:
+        net(text[:, :1])
+    assert calls.names.count("index_add_") == 2 * 8  # layers, experts of a token
     for way in ("eager", "grouped_mm"):
         net.set_experts_implementation(way)
         with torch.inference_mode(), Calls() as calls:

@@ -418,7 +418,7 @@ TELL = Exercise(
     stars=3,
     check=_check_reply,
     hints=(
-        "Ask for the four faults in the order of the list, and return at the first.",
+        "Ask in this order; return at the first.",
         "The last 4 * n words are a loop if they equal their own first n words, four"
         " times: end == end[:n] * 4.",
         'text.partition("</think>") gives what stands before, the tag (empty if it'

@@ -1,4 +1,4 @@
-"""Exercises of lesson 09b: pick a parser, put a box back, find a version."""
+"""Exercises of lesson 09b: pick a parser, find a version, put a box back."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -162,6 +162,147 @@ PARSER = Exercise(
 
 # --- 9b.2 ---------------------------------------------------------------------------
 
+_NEEDS = {
+    "Qwen2.5-7B": "4.37", "Qwen3-8B": "4.51", "Qwen3-VL-8B": "4.57",
+    "Qwen3.5-4B": "5.2", "Qwen3.6-27B": "5.8", "Qwen3-ASR": "", "A": "4.9",
+    "B": "5.15", "C": "4.51.3",
+}  # fmt: skip
+_LISTS: tuple[tuple[list[str], str | None], ...] = (
+    (["Qwen2.5-7B", "Qwen3-8B"], "4.51"),
+    (["Qwen3.5-4B", "Qwen3-8B"], "5.2"),
+    (["Qwen3-8B"], "4.51"),
+    (["A", "Qwen3-8B"], "4.51"),
+    (["Qwen3.6-27B", "B", "Qwen2.5-7B"], "5.15"),
+    (["C", "Qwen3-8B"], "4.51.3"),
+    (["Qwen3-8B", "Qwen3-ASR"], None),
+    (["Qwen3-8B", "D"], None),
+)
+
+
+def _version(text: str) -> list[int]:
+    return [int(part) for part in text.split(".")]
+
+
+def _version_problem(got: Any, names: list[str], right: str | None) -> str:
+    """Return what is wrong with a version that is not the expected one."""
+    if right is None:
+        return "What one model needs is not known: None, for nobody can promise it."
+    if got is None:
+        return "All of these are in the table, so there is an answer."
+    if not isinstance(got, str):
+        return 'Return the version as the table writes it, such as "4.51".'
+    known = [_NEEDS[name] for name in names]
+    if got not in known:
+        return "No model of this list needs that version: use the list's own."
+    if got == max(known):
+        return "Versions are not texts, nor decimals: 4.9 is older than 4.51."
+    if _version(got)[:2] == _version(str(right))[:2]:
+        return "Compare all parts of a version, as whole numbers, from the left."
+    if got == min(known, key=_version):
+        return "With this version the newest model of the list does not load."
+    return "The place in the list says nothing: take the newest that is needed."
+
+
+def _check_version(answer: Answer) -> str | None:
+    for names, right in _LISTS:
+        got = answer([*names], dict(_NEEDS))
+        if got == right and type(got) is type(right):
+            continue
+        note = _version_problem(got, names, right)
+        needs = {name: _NEEDS.get(name, "(not there)") for name in names}
+        return f"{note}\n  input: {needs}\n  expected: {right!r}\n  got: {got!r}"
+    return None
+
+
+_VERSION_HEAD = "def smallest_version(names, needs):\n"
+_KNOWN = """\
+    versions = [needs.get(name) for name in names]
+    if not all(versions):
+        return None
+"""
+_NEWEST = """\
+    def parts(version):
+        return [int(part) for part in version.split(".")]
+
+    return max(versions, key=parts)"""
+VERSION = Exercise(
+    id="9b.2",
+    title="one version for all",
+    minutes=8,
+    stars=2,
+    check=_check_version,
+    hints=(
+        "Every model of the list must load. So is the oldest or the newest of their"
+        " versions the answer?",
+        'As texts "4.9" is larger than "4.51". [4, 9] and [4, 51], lists of whole'
+        " numbers, compare rightly.",
+        "Return None for a name that is missing or has an empty text. Then"
+        " max(versions, key=parts), where parts('4.51') is [4, 51].",
+    ),
+    solution=_VERSION_HEAD + _KNOWN + _NEWEST,
+    name="smallest_version",
+    stub=_VERSION_HEAD
+    + '''\
+    """Return the oldest version that loads all models, None if unknown."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "texts compare like versions",
+            _VERSION_HEAD + _KNOWN + "    return max(versions)",
+            "Versions are not texts",
+        ),
+        Wrong(
+            "a version is a number with a point",
+            _VERSION_HEAD
+            + _KNOWN
+            + "    return max(versions, key=lambda v: float(v[:4]))",
+            "Versions are not texts",
+        ),
+        Wrong(
+            "the smallest of them",
+            _VERSION_HEAD + _KNOWN + _NEWEST.replace("max", "min"),
+            "the newest model of the list does not load",
+        ),
+        Wrong(
+            "the last model is the newest",
+            _VERSION_HEAD + _KNOWN + "    return versions[-1]",
+            "the newest model of the list does not load",
+        ),
+        Wrong(
+            "the newest of the whole table",
+            _VERSION_HEAD
+            + _KNOWN
+            + _NEWEST.replace("(versions,", "([v for v in needs.values() if v],"),
+            "use the list's own",
+        ),
+        Wrong(
+            "who is not in the table needs nothing",
+            _VERSION_HEAD
+            + "    versions = [needs[name] for name in names if needs.get(name)]\n"
+            + _NEWEST,
+            "not known",
+        ),
+        Wrong(
+            "two parts are enough",
+            _VERSION_HEAD
+            + _KNOWN
+            + _NEWEST.replace('version.split(".")]', 'version.split(".")[:2]]').replace(
+                "max(versions", "max(reversed(versions)"
+            ),
+            "Compare all parts",
+        ),
+        Wrong(
+            "parts are the answer",
+            _VERSION_HEAD
+            + _KNOWN
+            + "    return max([int(p) for p in v.split('.')] for v in versions)",
+            "as the table writes it",
+        ),
+    ),
+)
+
+# --- 9b.3 ---------------------------------------------------------------------------
+
 _Box = tuple[int, ...]
 _BOXES: tuple[tuple[_Box, str, _Box, _Box], ...] = (
     ((750, 750, 850, 800), "qwen3_vl", (1920, 1080), (1504, 832)),
@@ -238,7 +379,7 @@ _GRID = '    grid = resized if model_type == "qwen2_5_vl" else (1000, 1000)\n'
 _PIXELS = """\
     return [round(v * size[i % 2] / grid[i % 2]) for i, v in enumerate(box)]"""
 BOX = Exercise(
-    id="9b.2",
+    id="9b.3",
     title="put a box back",
     minutes=8,
     stars=2,
@@ -319,145 +460,4 @@ BOX = Exercise(
     ),
 )
 
-# --- 9b.3 ---------------------------------------------------------------------------
-
-_NEEDS = {
-    "Qwen2.5-7B": "4.37", "Qwen3-8B": "4.51", "Qwen3-VL-8B": "4.57",
-    "Qwen3.5-4B": "5.2", "Qwen3.6-27B": "5.8", "Qwen3-ASR": "", "A": "4.9",
-    "B": "5.15", "C": "4.51.3",
-}  # fmt: skip
-_LISTS: tuple[tuple[list[str], str | None], ...] = (
-    (["Qwen2.5-7B", "Qwen3-8B"], "4.51"),
-    (["Qwen3.5-4B", "Qwen3-8B"], "5.2"),
-    (["Qwen3-8B"], "4.51"),
-    (["A", "Qwen3-8B"], "4.51"),
-    (["Qwen3.6-27B", "B", "Qwen2.5-7B"], "5.15"),
-    (["C", "Qwen3-8B"], "4.51.3"),
-    (["Qwen3-8B", "Qwen3-ASR"], None),
-    (["Qwen3-8B", "D"], None),
-)
-
-
-def _version(text: str) -> list[int]:
-    return [int(part) for part in text.split(".")]
-
-
-def _version_problem(got: Any, names: list[str], right: str | None) -> str:
-    """Return what is wrong with a version that is not the expected one."""
-    if right is None:
-        return "What one model needs is not known: None, for nobody can promise it."
-    if got is None:
-        return "All of these are in the table, so there is an answer."
-    if not isinstance(got, str):
-        return 'Return the version as the table writes it, such as "4.51".'
-    known = [_NEEDS[name] for name in names]
-    if got not in known:
-        return "No model of this list needs that version: use the list's own."
-    if got == max(known):
-        return "Versions are not texts, nor decimals: 4.9 is older than 4.51."
-    if _version(got)[:2] == _version(str(right))[:2]:
-        return "Compare all parts of a version, as whole numbers, from the left."
-    if got == min(known, key=_version):
-        return "With this version the newest model of the list does not load."
-    return "The place in the list says nothing: take the newest that is needed."
-
-
-def _check_version(answer: Answer) -> str | None:
-    for names, right in _LISTS:
-        got = answer([*names], dict(_NEEDS))
-        if got == right and type(got) is type(right):
-            continue
-        note = _version_problem(got, names, right)
-        needs = {name: _NEEDS.get(name, "(not there)") for name in names}
-        return f"{note}\n  input: {needs}\n  expected: {right!r}\n  got: {got!r}"
-    return None
-
-
-_VERSION_HEAD = "def smallest_version(names, needs):\n"
-_KNOWN = """\
-    versions = [needs.get(name) for name in names]
-    if not all(versions):
-        return None
-"""
-_NEWEST = """\
-    def parts(version):
-        return [int(part) for part in version.split(".")]
-
-    return max(versions, key=parts)"""
-VERSION = Exercise(
-    id="9b.3",
-    title="one version for all",
-    minutes=8,
-    stars=2,
-    check=_check_version,
-    hints=(
-        "Every model of the list must load. So is the oldest or the newest of their"
-        " versions the answer?",
-        'As texts "4.9" is larger than "4.51". [4, 9] and [4, 51], lists of whole'
-        " numbers, compare rightly.",
-        "Return None for a name that is missing or has an empty text. Then"
-        " max(versions, key=parts), where parts('4.51') is [4, 51].",
-    ),
-    solution=_VERSION_HEAD + _KNOWN + _NEWEST,
-    name="smallest_version",
-    stub=_VERSION_HEAD
-    + '''\
-    """Return the oldest version that loads all models, None if unknown."""
-    raise NotImplementedError''',
-    wrong=(
-        Wrong(
-            "texts compare like versions",
-            _VERSION_HEAD + _KNOWN + "    return max(versions)",
-            "Versions are not texts",
-        ),
-        Wrong(
-            "a version is a number with a point",
-            _VERSION_HEAD
-            + _KNOWN
-            + "    return max(versions, key=lambda v: float(v[:4]))",
-            "Versions are not texts",
-        ),
-        Wrong(
-            "the smallest of them",
-            _VERSION_HEAD + _KNOWN + _NEWEST.replace("max", "min"),
-            "the newest model of the list does not load",
-        ),
-        Wrong(
-            "the last model is the newest",
-            _VERSION_HEAD + _KNOWN + "    return versions[-1]",
-            "the newest model of the list does not load",
-        ),
-        Wrong(
-            "the newest of the whole table",
-            _VERSION_HEAD
-            + _KNOWN
-            + _NEWEST.replace("(versions,", "([v for v in needs.values() if v],"),
-            "use the list's own",
-        ),
-        Wrong(
-            "who is not in the table needs nothing",
-            _VERSION_HEAD
-            + "    versions = [needs[name] for name in names if needs.get(name)]\n"
-            + _NEWEST,
-            "not known",
-        ),
-        Wrong(
-            "two parts are enough",
-            _VERSION_HEAD
-            + _KNOWN
-            + _NEWEST.replace('version.split(".")]', 'version.split(".")[:2]]').replace(
-                "max(versions", "max(reversed(versions)"
-            ),
-            "Compare all parts",
-        ),
-        Wrong(
-            "parts are the answer",
-            _VERSION_HEAD
-            + _KNOWN
-            + "    return max([int(p) for p in v.split('.')] for v in versions)",
-            "as the table writes it",
-        ),
-    ),
-)
-
-EXERCISES = (PARSER, BOX, VERSION)
+EXERCISES = (PARSER, VERSION, BOX)
