@@ -520,7 +520,7 @@ _COLUMN = """\
     return (error * size).argmax()"""
 COLUMN = Exercise(
     id="5a.3",
-    title="find the outlier channel",
+    title="find the outlier column",
     minutes=10,
     stars=3,
     check=_check_column,

@@ -308,8 +308,8 @@ _END = "    return an_hour / millions"
 DOLLARS = Exercise(
     id="5c.3",
     title="a million tokens in dollars",
-    minutes=8,
-    stars=2,
+    minutes=5,
+    stars=1,
     check=_check_dollars,
     hints=(
         "What does one hour cost? Two parts: electricity, and a share of the price.",
