@@ -349,9 +349,10 @@ _STREAMS: tuple[tuple[list[str], tuple[str, str | None] | str, str], ...] = (
         ("Good day", "stop"), "Join the contents of all deltas, in their order.",
     ),
     (
-        [_ROLE, _chunk(reasoning_content="A sum."), _chunk(content="4"),
-         _chunk("length"), "data: [DONE]"],
-        ("4", "length"), "reasoning_content is the thought, not a part of the answer.",
+        [_ROLE, _chunk(reasoning_content="A"), _chunk(reasoning=" sum."),
+         _chunk(content="4"), _chunk("length"), "data: [DONE]"],
+        ("4", "length"),
+        "reasoning_content (vLLM: reasoning) is the thought, not a part of the answer.",
     ),
     (
         [": ping", _ROLE.replace("data: ", "data:"), _chunk(content=None),
