@@ -1,4 +1,4 @@
-"""Exercises of lesson 05b: the roof of decoding, drafts that pay, timings in pairs."""
+"""Exercises of lesson 05b: timings in pairs, drafts that pay, the roof of decoding."""
 
 from collections.abc import Callable
 from numbers import Real
@@ -20,120 +20,130 @@ def _told(got: Any, others: _Others, near: float, note: str) -> str:
 
 # --- 5b.1 ---------------------------------------------------------------------------
 
-_ROOFS: tuple[tuple[int, int, float, float, str], ...] = (
+_TIMINGS: tuple[tuple[list[float], str], ...] = (  # seconds: A B A B ...
     (
-        630_167_424, 136_134_656, 16, 32.7,
-        "Read are 494,032,768 weights of 2 bytes, 0.99 GB for each token.",
+        [3.0, 3.2, 6.0, 3.6, 3.4, 2.2, 6.0, 6.4, 3.6, 2.4],
+        "The five ratios are 0.94, 1.67, 1.55, 0.94 and 1.5. In order of size,"
+        " 1.5 is the one in the middle.",
     ),
     (
-        630_167_424, 136_134_656, 4.5, 32.7,
-        "4.5 bits are 0.5625 bytes a weight, and that for 494,032,768 weights.",
+        [2.4, 4.0, 3.6, 4.0, 1.2, 4.0, 2.0, 4.0],
+        "The ratios are 0.6, 0.9, 0.3 and 0.5. With four of them the median is"
+        " halfway between the two in the middle.",
     ),
-    (
-        8_190_735_360, 622_329_856, 16, 3350,
-        "Qwen3-8B on a card with 3,350 GB/s reads 7.57 billion weights of 2 bytes.",
-    ),
-)  # fmt: skip
+    ([5.0, 2.0], "There is one pair, so its ratio is the median."),
+)
 
 
-def _check_roof(answer: Answer) -> str | None:
-    for parameters, embedding, bits, bandwidth, note in _ROOFS:
-        read = (parameters - embedding) * bits / 8
-        expected = bandwidth * 1e9 / read
-        got = answer(parameters, embedding, bits, bandwidth)
-        near = 0.01 * expected
-        if isinstance(got, Real) and abs(got - expected) < near:
+def _check_paired(answer: Answer) -> str | None:
+    for seconds, note in _TIMINGS:
+        a, b = seconds[::2], seconds[1::2]
+        ratios = [x / y for x, y in zip(a, b, strict=True)]
+        expected = median(ratios)
+        got = answer([*seconds])
+        if isinstance(got, Real) and abs(got - expected) < 0.006:
             continue
-        others = (
-            (expected * 8, "8 bits are one byte: divide by 8 once."),
+        others: _Others = (
+            (1 / expected, "This is B / A. How many times as fast is B? A / B."),
             (
-                expected / 8,
-                "Bandwidth is in bytes. `bits` are bits: 8 of them are a byte.",
+                mean(a) / mean(b),
+                "This is the ratio of the means. One slow run changes a mean as much as"
+                " it likes: it must not.",
             ),
             (
-                expected * read / parameters / bits * 8,
-                "The embedding is counted. Of it, decoding looks up one row a token.",
+                min(a) / min(b),
+                "This is the ratio of the shortest runs. They come from two moments:"
+                " the machine may have been busier in one of them.",
             ),
             (
-                expected * 2**30 / 1e9,
-                "1 GB/s is 1,000,000,000 bytes a second. 2**30 bytes are a GiB.",
+                median(a) / median(b),
+                "These are two medians, each of one side: pairs are torn apart. Divide"
+                " first, pair by pair.",
             ),
-            (expected / 1e9, "1 GB/s is 1,000,000,000 bytes a second."),
+            (mean(ratios), "This is the mean of the ratios. One odd pair moves it."),
+            (max(ratios), "This is the best pair. It was chosen by luck."),
             (
-                bandwidth * 1e9 / (parameters - embedding),
-                "This takes a weight for a byte, whatever its bits are."
-                if bits > 8
-                else "A weight may take less than a byte, as here: use bits / 8.",
+                median(x / y for x, y in zip(seconds, seconds[1:], strict=False)),
+                "Each run belongs to one pair: the first A to the first B, and so on.",
             ),
             (
-                bandwidth * 1e9 / embedding / bits * 8,
-                "This reads the embedding alone. Decoding reads all the rest.",
+                a[len(a) // 2] / b[len(b) // 2],
+                "The pairs are not sorted: this is the one in the middle of the row.",
             ),
         )
-        note = _told(got, others, near, note)
-        if isinstance(got, Real) and abs(got * expected - 1) < 0.005:
-            note = "These are seconds for a token. Return tokens for a second."
-        return (
-            f"{note}\n  input: parameters={parameters}, embedding={embedding},"
-            f" bits={bits}, bandwidth_gb_s={bandwidth}"
-            f"\n  expected: {expected:.4g}\n  got: {got!r}"
-        )
+        note = _told(got, others, 0.006, note)
+        return f"{note}\n  input: {seconds}\n  expected: {expected:.4g}\n  got: {got!r}"
     return None
 
 
-_ROOF_HEAD = "def decode_roof(parameters, embedding, bits, bandwidth_gb_s):\n"
-_ROOF = """\
-    bytes_read = (parameters - embedding) * bits / 8
-    return bandwidth_gb_s * 1e9 / bytes_read"""
-ROOF = Exercise(
+_PAIRED_HEAD = "from statistics import mean, median\n\n\ndef paired_ratio(seconds):\n"
+_PAIRED = """\
+    pairs = zip(seconds[::2], seconds[1::2], strict=True)
+    return median(a / b for a, b in pairs)"""
+
+
+def _of_both(function: str) -> str:
+    ratio = f"{function}(seconds[::2]) / {function}(seconds[1::2])"
+    return f"{_PAIRED_HEAD}    return {ratio}"
+
+
+PAIRED = Exercise(
     id="5b.1",
-    title="the roof of decoding",
-    minutes=6,
-    stars=1,
-    check=_check_roof,
+    title="timings in pairs",
+    minutes=8,
+    stars=2,
+    check=_check_paired,
     hints=(
-        "For each token the memory delivers all weights once, but not the embedding."
-        " How many bytes is that?",
-        "bytes_read = (parameters - embedding) * bits / 8. The bandwidth is"
-        " bandwidth_gb_s * 1e9 bytes a second.",
-        "Bytes a second, divided by bytes a token, are tokens a second.",
+        "Which two runs had the same machine? Compare these, pair by pair.",
+        "seconds[::2] are the runs of A, seconds[1::2] those of B; zip() makes pairs.",
+        "statistics.median of a / b over the pairs.",
     ),
-    solution=_ROOF_HEAD + _ROOF,
-    name="decode_roof",
-    stub=_ROOF_HEAD
-    + '''\
-    """Return the tokens per second that decoding can reach at most."""
+    solution=_PAIRED_HEAD.replace("mean, ", "") + _PAIRED,
+    name="paired_ratio",
+    stub="def paired_ratio(seconds):\n"
+    '''\
+    """Return how many times as fast B is as A, from seconds of A B A B."""
     raise NotImplementedError''',
     wrong=(
-        Wrong("bits are bytes", _ROOF_HEAD + _ROOF.replace(" / 8", ""), "are a byte"),
+        Wrong("the mean is fair", _of_both("mean"), "ratio of the means"),
+        Wrong("the shortest run is the true one", _of_both("min"), "shortest runs"),
+        Wrong("the order does not matter", _of_both("median"), "torn apart"),
         Wrong(
-            "all parameters are read",
-            _ROOF_HEAD + _ROOF.replace("(parameters - embedding)", "parameters"),
-            "The embedding is counted",
+            "faster is B / A",
+            _PAIRED_HEAD + _PAIRED.replace("a / b", "b / a"),
+            "This is B / A",
         ),
         Wrong(
-            "only the embedding is read",
-            _ROOF_HEAD + _ROOF.replace("(parameters - embedding)", "embedding"),
-            "the embedding alone",
+            "the mean of the ratios will do",
+            _PAIRED_HEAD + _PAIRED.replace("median(a / b", "mean(a / b"),
+            "One odd pair",
         ),
         Wrong(
-            "a GB is 2**30 bytes", _ROOF_HEAD + _ROOF.replace("1e9", "2**30"), "a GiB"
+            "the best pair shows what B can do",
+            _PAIRED_HEAD + _PAIRED.replace("median(a / b", "max(a / b"),
+            "chosen by luck",
         ),
         Wrong(
-            "seconds for a token",
-            _ROOF_HEAD + "    return 1 / (bandwidth_gb_s * 1e9) * "
-            "(parameters - embedding) * bits / 8",
-            "These are seconds",
+            "every two neighbours are a pair",
+            _PAIRED_HEAD
+            + _PAIRED.replace("seconds[::2], ", "seconds, ").replace(
+                "seconds[1::2], strict=True", "seconds[1:]"
+            ),
+            "belongs to one pair",
         ),
         Wrong(
-            "a weight is a byte",
-            _ROOF_HEAD + _ROOF.replace(" * bits / 8", ""),
-            "whatever its bits are",
+            "the median is the one in the middle of the row",
+            _PAIRED_HEAD
+            + "    ratios = [a / b for a, b in zip(seconds[::2], seconds[1::2])]\n"
+            "    return ratios[len(ratios) // 2]",
+            "not sorted",
         ),
         Wrong(
-            "a weight has whole bytes",
-            _ROOF_HEAD + _ROOF.replace("* bits / 8", "* max(1, bits // 8)"),
-            "less than a byte",
+            "of an even number, the upper one is the median",
+            _PAIRED_HEAD + "    pairs = zip(seconds[::2], seconds[1::2])\n"
+            "    ratios = sorted(a / b for a, b in pairs)\n"
+            "    return ratios[len(ratios) // 2]",
+            "halfway between",
         ),
     ),
 )
@@ -312,132 +322,122 @@ SPEEDUP = Exercise(
 
 # --- 5b.3 ---------------------------------------------------------------------------
 
-_TIMINGS: tuple[tuple[list[float], str], ...] = (  # seconds: A B A B ...
+_ROOFS: tuple[tuple[int, int, float, float, str], ...] = (
     (
-        [3.0, 3.2, 6.0, 3.6, 3.4, 2.2, 6.0, 6.4, 3.6, 2.4],
-        "The five ratios are 0.94, 1.67, 1.55, 0.94 and 1.5. In order of size,"
-        " 1.5 is the one in the middle.",
+        630_167_424, 136_134_656, 16, 32.7,
+        "Read are 494,032,768 weights of 2 bytes, 0.99 GB for each token.",
     ),
     (
-        [2.4, 4.0, 3.6, 4.0, 1.2, 4.0, 2.0, 4.0],
-        "The ratios are 0.6, 0.9, 0.3 and 0.5. With four of them the median is"
-        " halfway between the two in the middle.",
+        630_167_424, 136_134_656, 4.5, 32.7,
+        "4.5 bits are 0.5625 bytes a weight, and that for 494,032,768 weights.",
     ),
-    ([5.0, 2.0], "There is one pair, so its ratio is the median."),
-)
+    (
+        8_190_735_360, 622_329_856, 16, 3350,
+        "Qwen3-8B on a card with 3,350 GB/s reads 7.57 billion weights of 2 bytes.",
+    ),
+)  # fmt: skip
 
 
-def _check_paired(answer: Answer) -> str | None:
-    for seconds, note in _TIMINGS:
-        a, b = seconds[::2], seconds[1::2]
-        ratios = [x / y for x, y in zip(a, b, strict=True)]
-        expected = median(ratios)
-        got = answer([*seconds])
-        if isinstance(got, Real) and abs(got - expected) < 0.006:
+def _check_roof(answer: Answer) -> str | None:
+    for parameters, embedding, bits, bandwidth, note in _ROOFS:
+        read = (parameters - embedding) * bits / 8
+        expected = bandwidth * 1e9 / read
+        got = answer(parameters, embedding, bits, bandwidth)
+        near = 0.01 * expected
+        if isinstance(got, Real) and abs(got - expected) < near:
             continue
-        others: _Others = (
-            (1 / expected, "This is B / A. How many times as fast is B? A / B."),
+        others = (
+            (expected * 8, "8 bits are one byte: divide by 8 once."),
             (
-                mean(a) / mean(b),
-                "This is the ratio of the means. One slow run changes a mean as much as"
-                " it likes: it must not.",
+                expected / 8,
+                "Bandwidth is in bytes. `bits` are bits: 8 of them are a byte.",
             ),
             (
-                min(a) / min(b),
-                "This is the ratio of the shortest runs. They come from two moments:"
-                " the machine may have been busier in one of them.",
+                expected * read / parameters / bits * 8,
+                "The embedding is counted. Of it, decoding looks up one row a token.",
             ),
             (
-                median(a) / median(b),
-                "These are two medians, each of one side: pairs are torn apart. Divide"
-                " first, pair by pair.",
+                expected * 2**30 / 1e9,
+                "1 GB/s is 1,000,000,000 bytes a second. 2**30 bytes are a GiB.",
             ),
-            (mean(ratios), "This is the mean of the ratios. One odd pair moves it."),
-            (max(ratios), "This is the best pair. It was chosen by luck."),
+            (expected / 1e9, "1 GB/s is 1,000,000,000 bytes a second."),
             (
-                median(x / y for x, y in zip(seconds, seconds[1:], strict=False)),
-                "Each run belongs to one pair: the first A to the first B, and so on.",
+                bandwidth * 1e9 / (parameters - embedding),
+                "This takes a weight for a byte, whatever its bits are."
+                if bits > 8
+                else "A weight may take less than a byte, as here: use bits / 8.",
             ),
             (
-                a[len(a) // 2] / b[len(b) // 2],
-                "The pairs are not sorted: this is the one in the middle of the row.",
+                bandwidth * 1e9 / embedding / bits * 8,
+                "This reads the embedding alone. Decoding reads all the rest.",
             ),
         )
-        note = _told(got, others, 0.006, note)
-        return f"{note}\n  input: {seconds}\n  expected: {expected:.4g}\n  got: {got!r}"
+        note = _told(got, others, near, note)
+        if isinstance(got, Real) and abs(got * expected - 1) < 0.005:
+            note = "These are seconds for a token. Return tokens for a second."
+        return (
+            f"{note}\n  input: parameters={parameters}, embedding={embedding},"
+            f" bits={bits}, bandwidth_gb_s={bandwidth}"
+            f"\n  expected: {expected:.4g}\n  got: {got!r}"
+        )
     return None
 
 
-_PAIRED_HEAD = "from statistics import mean, median\n\n\ndef paired_ratio(seconds):\n"
-_PAIRED = """\
-    pairs = zip(seconds[::2], seconds[1::2], strict=True)
-    return median(a / b for a, b in pairs)"""
-
-
-def _of_both(function: str) -> str:
-    ratio = f"{function}(seconds[::2]) / {function}(seconds[1::2])"
-    return f"{_PAIRED_HEAD}    return {ratio}"
-
-
-PAIRED = Exercise(
+_ROOF_HEAD = "def decode_roof(parameters, embedding, bits, bandwidth_gb_s):\n"
+_ROOF = """\
+    bytes_read = (parameters - embedding) * bits / 8
+    return bandwidth_gb_s * 1e9 / bytes_read"""
+ROOF = Exercise(
     id="5b.3",
-    title="timings in pairs",
-    minutes=8,
-    stars=2,
-    check=_check_paired,
+    title="the roof of decoding",
+    minutes=6,
+    stars=1,
+    check=_check_roof,
     hints=(
-        "Which two runs had the same machine? Compare these, pair by pair.",
-        "seconds[::2] are the runs of A, seconds[1::2] those of B; zip() makes pairs.",
-        "statistics.median of a / b over the pairs.",
+        "For each token the memory delivers all weights once, but not the embedding."
+        " How many bytes is that?",
+        "bytes_read = (parameters - embedding) * bits / 8. The bandwidth is"
+        " bandwidth_gb_s * 1e9 bytes a second.",
+        "Bytes a second, divided by bytes a token, are tokens a second.",
     ),
-    solution=_PAIRED_HEAD.replace("mean, ", "") + _PAIRED,
-    name="paired_ratio",
-    stub="def paired_ratio(seconds):\n"
-    '''\
-    """Return how many times as fast B is as A, from seconds of A B A B."""
+    solution=_ROOF_HEAD + _ROOF,
+    name="decode_roof",
+    stub=_ROOF_HEAD
+    + '''\
+    """Return the tokens per second that decoding can reach at most."""
     raise NotImplementedError''',
     wrong=(
-        Wrong("the mean is fair", _of_both("mean"), "ratio of the means"),
-        Wrong("the shortest run is the true one", _of_both("min"), "shortest runs"),
-        Wrong("the order does not matter", _of_both("median"), "torn apart"),
+        Wrong("bits are bytes", _ROOF_HEAD + _ROOF.replace(" / 8", ""), "are a byte"),
         Wrong(
-            "faster is B / A",
-            _PAIRED_HEAD + _PAIRED.replace("a / b", "b / a"),
-            "This is B / A",
+            "all parameters are read",
+            _ROOF_HEAD + _ROOF.replace("(parameters - embedding)", "parameters"),
+            "The embedding is counted",
         ),
         Wrong(
-            "the mean of the ratios will do",
-            _PAIRED_HEAD + _PAIRED.replace("median(a / b", "mean(a / b"),
-            "One odd pair",
+            "only the embedding is read",
+            _ROOF_HEAD + _ROOF.replace("(parameters - embedding)", "embedding"),
+            "the embedding alone",
         ),
         Wrong(
-            "the best pair shows what B can do",
-            _PAIRED_HEAD + _PAIRED.replace("median(a / b", "max(a / b"),
-            "chosen by luck",
+            "a GB is 2**30 bytes", _ROOF_HEAD + _ROOF.replace("1e9", "2**30"), "a GiB"
         ),
         Wrong(
-            "every two neighbours are a pair",
-            _PAIRED_HEAD
-            + _PAIRED.replace("seconds[::2], ", "seconds, ").replace(
-                "seconds[1::2], strict=True", "seconds[1:]"
-            ),
-            "belongs to one pair",
+            "seconds for a token",
+            _ROOF_HEAD + "    return 1 / (bandwidth_gb_s * 1e9) * "
+            "(parameters - embedding) * bits / 8",
+            "These are seconds",
         ),
         Wrong(
-            "the median is the one in the middle of the row",
-            _PAIRED_HEAD
-            + "    ratios = [a / b for a, b in zip(seconds[::2], seconds[1::2])]\n"
-            "    return ratios[len(ratios) // 2]",
-            "not sorted",
+            "a weight is a byte",
+            _ROOF_HEAD + _ROOF.replace(" * bits / 8", ""),
+            "whatever its bits are",
         ),
         Wrong(
-            "of an even number, the upper one is the median",
-            _PAIRED_HEAD + "    pairs = zip(seconds[::2], seconds[1::2])\n"
-            "    ratios = sorted(a / b for a, b in pairs)\n"
-            "    return ratios[len(ratios) // 2]",
-            "halfway between",
+            "a weight has whole bytes",
+            _ROOF_HEAD + _ROOF.replace("* bits / 8", "* max(1, bits // 8)"),
+            "less than a byte",
         ),
     ),
 )
 
-EXERCISES = (ROOF, SPEEDUP, PAIRED)
+EXERCISES = (PAIRED, SPEEDUP, ROOF)
