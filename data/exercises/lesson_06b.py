@@ -1,4 +1,4 @@
-"""Exercises of lesson 06b: a rank for a budget, a plan of the steps, enough data."""
+"""Exercises of lesson 06b: enough data, a rank for a budget, a plan of the steps."""
 
 import math
 from collections.abc import Callable
@@ -12,416 +12,6 @@ from qwen_course.checks import Exercise, Wrong
 Answer = Callable[..., Any]
 
 # --- 6b.1 ---------------------------------------------------------------------------
-
-_Shapes = list[tuple[int, int]]
-_SMALL: _Shapes = [(896, 896), (896, 128), (896, 128), (896, 896)]  # Qwen2.5-0.5B
-_ALL: _Shapes = [
-    (1024, 2048), (1024, 1024), (1024, 1024), (2048, 1024),
-    (1024, 3072), (1024, 3072), (3072, 1024),
-]  # Qwen3-0.6B  # fmt: skip
-_BUDGETS: tuple[tuple[_Shapes, int, int, float], ...] = (
-    (_SMALL, 24, 2, 9.0),
-    (_SMALL, 24, 2, 20.0),
-    (_SMALL, 24, 4, 20.0),
-    ([(64, 192)], 4, 4, 0.131072),  # 32 fits exactly
-    (_ALL, 28, 2, 42.0),
-    (_ALL, 28, 2, 20.0),
-    (_ALL, 28, 4, 1.0),
-    ([(512, 64), (64, 512)], 6, 2, 0.22),
-    ([(1024, 8)], 4, 2, 0.1),
-    ([(512, 64), (64, 512)], 6, 2, 0.005),
-)
-
-
-def _largest(one: float, budget_mb: float) -> int:
-    """Return the largest power of two of which each needs `one` bytes; 0 if none."""
-    rank = 0
-    while max(1, 2 * rank) * one <= budget_mb * 1e6:
-        rank = max(1, 2 * rank)
-    return rank
-
-
-def _check_rank(answer: Answer) -> str | None:
-    got = [answer([*shapes], *rest) for shapes, *rest in _BUDGETS]
-    right, others = [], []
-    beliefs = (
-        "W stays as it is. Only A [rank, in] and B [out, rank] are new: they have"
-        " rank * (in + out) weights, not in * out.",
-        "Only A is counted: B has weights, too, rank * out of them.",
-        "Only B is counted: A has weights, too, rank * in of them.",
-        "The frozen weights are counted, too. They do not belong to the adapter.",
-        "This is the adapter of one layer. There are `layers` of them.",
-        "Only the first shape is counted: each has an adapter of its own.",
-        "Here 1 MB is 1,000,000 bytes. 2**20 bytes are a MiB.",
-        "bytes_per_weight is left out: a weight takes 2 bytes or 4.",
-        "Rank 1 does not fit everywhere. Where nothing fits, return 0.",
-        "This is the exponent: the rank is 2 to the power of it.",
-        "This is the first rank that does not fit. Go down to the power below.",
-        "A rank that takes exactly the budget fits.",
-        "This is the largest whole number. Ranks are powers of two here.",
-    )
-    for shapes, layers, size, budget in _BUDGETS:
-        sums = [n + m for n, m in shapes]
-        frozen = layers * size * sum(n * m for n, m in shapes)
-        one = layers * size * sum(sums)
-        best = _largest(one, budget)
-        right.append(best)
-        others.append((
-            _largest(frozen, budget),
-            _largest(layers * size * sum(n for n, _ in shapes), budget),
-            _largest(layers * size * sum(m for _, m in shapes), budget),
-            _largest(one, budget - frozen / 1e6),
-            _largest(size * sum(sums), budget),
-            _largest(layers * size * sums[0], budget),
-            _largest(one, budget * 2**20 / 1e6),
-            _largest(layers * sum(sums), budget),
-            max(1, best),
-            max(0, best.bit_length() - 1),
-            max(1, 2 * best) if best * one < budget * 1e6 else best,
-            _largest(one, budget * (1 - 1e-9)),
-            int(budget * 1e6 // one),
-        ))  # fmt: skip
-    whole = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
-    wrong = [i for i, g in enumerate(got) if not whole[i] or g != right[i]]
-    if not wrong:
-        return None
-    shapes, layers, size, budget = _BUDGETS[wrong[0]]
-    best, one = right[wrong[0]], layers * size * sum(n + m for n, m in shapes)
-    named = zip(beliefs, zip(*others, strict=True), strict=True)
-    if not all(whole):
-        note = "Return a whole number, the rank."
-    elif not (note := next((told for told, ranks in named if [*ranks] == got), "")):
-        note = f"Rank {max(1, best)} takes {max(1, best) * one / 1e6:.3g} MB."
-        if best:
-            note = f"{note[:-1]}, rank {2 * best} {2 * best * one / 1e6:.3g} MB."
-    return (
-        f"{note}\n  input: shapes={shapes}, layers={layers}, bytes_per_weight={size},"
-        f" budget_mb={budget}\n  expected: {best}\n  got: {got[wrong[0]]!r}"
-    )
-
-
-_RANK_HEAD = "def largest_rank(shapes, layers, bytes_per_weight, budget_mb):\n"
-_RANK = """\
-    weights = layers * sum(n + m for n, m in shapes)
-    one = weights * bytes_per_weight
-    rank = 1
-    while rank * one <= budget_mb * 1e6:
-        rank = 2 * rank
-    return rank // 2"""
-RANK = Exercise(
-    id="6b.1",
-    title="a rank for a budget",
-    minutes=10,
-    stars=1,
-    check=_check_rank,
-    hints=(
-        "How many weights does one adapter have with rank 1? A is [1, in], B is"
-        " [out, 1].",
-        "With rank r it is r * (in + out). Add up the shapes, then count all layers and"
-        " the bytes of a weight.",
-        "Begin with rank 1 and double it while rank * bytes <= budget_mb * 1e6. The"
-        " last one that fits is half of where you stop; 1 // 2 is 0.",
-    ),
-    solution=_RANK_HEAD + _RANK,
-    name="largest_rank",
-    stub=_RANK_HEAD
-    + '''\
-    """Return the largest power of two that fits as rank, or 0."""
-    raise NotImplementedError''',
-    wrong=(
-        Wrong(
-            "an update is as large as W",
-            _RANK_HEAD + _RANK.replace("n + m", "n * m"),
-            "not in * out",
-        ),
-        Wrong(
-            "an adapter is A",
-            _RANK_HEAD + _RANK.replace("n + m", "n"),
-            "Only A is counted",
-        ),
-        Wrong(
-            "an adapter is B",
-            _RANK_HEAD + _RANK.replace("n + m", "m"),
-            "Only B is counted",
-        ),
-        Wrong(
-            "the frozen weights are part of it",
-            _RANK_HEAD
-            + _RANK.replace(
-                "    rank = 1",
-                "    frozen = layers * sum(n * m for n, m in shapes)\n"
-                "    budget_mb -= frozen * bytes_per_weight / 1e6\n    rank = 1",
-            ),
-            "frozen weights are counted",
-        ),
-        Wrong(
-            "one layer is all",
-            _RANK_HEAD + _RANK.replace("layers * ", ""),
-            "of one layer",
-        ),
-        Wrong(
-            "one shape is all",
-            _RANK_HEAD + _RANK.replace("in shapes", "in shapes[:1]"),
-            "Only the first shape",
-        ),
-        Wrong(
-            "a MB is 2**20 bytes",
-            _RANK_HEAD + _RANK.replace("1e6", "2**20"),
-            "are a MiB",
-        ),
-        Wrong(
-            "a weight is a byte",
-            _RANK_HEAD + _RANK.replace(" * bytes_per_weight", ""),
-            "is left out",
-        ),
-        Wrong(
-            "rank 1 always fits",
-            _RANK_HEAD + _RANK.replace("rank // 2", "max(1, rank // 2)"),
-            "return 0",
-        ),
-        Wrong(
-            "rounding up is harmless",
-            _RANK_HEAD
-            + _RANK.replace("rank * one <= ", "rank * one < ").replace(
-                "rank // 2", "rank"
-            ),
-            "does not fit. Go down",
-        ),
-        Wrong(
-            "some room must be left",
-            _RANK_HEAD + _RANK.replace("<=", "<"),
-            "takes exactly",
-        ),
-        Wrong(
-            "any rank will do",
-            _RANK_HEAD + "    weights = layers * sum(n + m for n, m in shapes)\n"
-            "    return int(budget_mb * 1e6 // (weights * bytes_per_weight))",
-            "largest whole number",
-        ),
-    ),
-)
-
-# --- 6b.2 ---------------------------------------------------------------------------
-
-_Plan = tuple[int, int, int, int, float]
-_PLANS: tuple[_Plan, ...] = (  # examples, batch_size, accumulate, epochs, warm_up
-    (100, 8, 1, 1, 0.1),
-    (100, 8, 2, 3, 0.1),
-    (64, 8, 4, 2, 0.25),  # no step is filled up
-    (10, 4, 1, 10, 0.33),
-    (1000, 4, 8, 2, 0.03),
-    (3, 8, 2, 1, 0.1),
-    (50, 5, 4, 6, 0.0),
-    (70, 3, 5, 4, 0.5),
-)
-
-
-def _planned(plan: _Plan) -> tuple[int, int, int]:
-    examples, batch_size, accumulate, epochs, warm_up = plan
-    rows = batch_size * accumulate
-    steps = math.ceil(examples * epochs / rows)
-    return steps, round(warm_up * steps), steps * rows
-
-
-def _plan_beliefs(plan: _Plan) -> tuple[dict[str, float], ...]:
-    """Return what steps, warm-up and rows would be if a belief were true."""
-    n, batch, accumulate, epochs, share = plan
-    size = batch * accumulate
-    right, warm, rows = _planned(plan)
-    steps: dict[str, float] = {
-        "accumulate is left out: batch_size rows are one part, and the weights change"
-        " only after `accumulate` parts.": math.ceil(n * epochs / batch),
-        "These are the parts. A step is one change of the weights, after `accumulate`"
-        " parts.": right * accumulate,
-        "This is rounded down: so the last examples are not seen often enough.": (
-            n * epochs // size
-        ),
-        "Each epoch is rounded up here. A step may take rows from two epochs: round up"
-        " once, at the end.": math.ceil(n / size) * epochs,
-        "This is one epoch.": math.ceil(n / size),
-        "There is no half step: round up.": n * epochs / size,
-        "Round up, but do not add a step where nothing is left over.": (
-            n * epochs // size + 1
-        ),
-    }
-    warms: dict[str, float] = {
-        "The share is of all steps, and the rate rises once: not once an epoch.": (
-            round(share * right) * epochs
-        ),
-        "The share is of the steps of the whole training, not of one epoch's.": round(
-            share * math.ceil(n / size)
-        ),
-        "Take the nearest whole number: this is rounded down.": int(share * right),
-        "Take the nearest whole number: this is rounded up.": math.ceil(share * right),
-        "The share is of the steps, not of the examples.": round(share * n * epochs),
-        "The share is of the steps, not of their parts.": round(
-            share * right * accumulate
-        ),
-        "Warm-up is a number of steps, not a share.": share,
-        "There is no half step: round the warm-up to a whole number.": share * right,
-    }
-    read: dict[str, float] = {
-        "The last step is filled up from the next epoch: its rows are read, too.": (
-            n * epochs
-        ),
-        "accumulate is missing in the rows: a step reads `accumulate` parts.": (
-            right * batch
-        ),
-        "Each example counts as often as it is read.": n,
-        "Rows of the warm-up are read, too.": rows - warm * size,
-    }
-    return steps, warms, read
-
-
-def _check_plan(answer: Answer) -> str | None:
-    got = [answer(*plan) for plan in _PLANS]
-    right = [_planned(plan) for plan in _PLANS]
-    plain = []
-    for given in got:
-        try:
-            plain.append(() if isinstance(given, dict) else tuple(islice(given, 4)))
-        except TypeError:
-            plain.append(())
-    if plain == right:
-        return None
-    wrong = next(i for i, pair in enumerate(zip(plain, right, strict=True))
-                 if pair[0] != pair[1])  # fmt: skip
-    note = "Return three whole numbers: steps, warm-up steps, rows read."
-    if all(len(p) == 3 and all(isinstance(v, Real) for v in p) for p in plain):
-        note = "A step takes batch_size * accumulate rows."
-        # Steps first: warm-up and rows depend on them.
-        part = next(k for k in range(3) if any(
-            p[k] != r[k] for p, r in zip(plain, right, strict=True)
-        ))  # fmt: skip
-        beliefs = [_plan_beliefs(plan)[part] for plan in _PLANS]
-        for told in beliefs[0]:
-            if [b[told] for b in beliefs] == [p[part] for p in plain]:
-                note = told
-        if all({*p} == {*r} for p, r in zip(plain, right, strict=True)):
-            note = "The order is: steps, warm-up steps, rows read."
-    names = ("examples", "batch_size", "accumulate", "epochs", "warm_up")
-    told = ", ".join(f"{n}={v}" for n, v in zip(names, _PLANS[wrong], strict=True))
-    return f"{note}\n  input: {told}\n  expected: {right[wrong]}\n  got: {got[wrong]!r}"
-
-
-_PLAN_HEAD = (
-    "import math\n\n\n"
-    "def training_plan(examples, batch_size, accumulate, epochs, warm_up):\n"
-)
-_PLAN = """\
-    rows = batch_size * accumulate
-    steps = math.ceil(examples * epochs / rows)
-    return steps, round(warm_up * steps), steps * rows"""
-PLAN = Exercise(
-    id="6b.2",
-    title="plan the steps",
-    minutes=8,
-    stars=1,
-    check=_check_plan,
-    hints=(
-        "How many rows does one step take? And how many rows are to be read in all"
-        " epochs together?",
-        "steps = math.ceil(examples * epochs / rows): round up once, at the end. What"
-        " is the share warm_up of these steps?",
-        "round(warm_up * steps) is the warm-up. The last step is filled up, so"
-        " steps * rows are read.",
-    ),
-    solution=_PLAN_HEAD + _PLAN,
-    name="training_plan",
-    stub=_PLAN_HEAD.removeprefix("import math\n\n\n")
-    + '''\
-    """Return the steps, the warm-up steps and the rows read."""
-    raise NotImplementedError''',
-    wrong=(
-        Wrong(
-            "a batch is a step",
-            _PLAN_HEAD + _PLAN.replace("batch_size * accumulate", "batch_size"),
-            "accumulate is left out",
-        ),
-        Wrong(
-            "each part is a step",
-            _PLAN_HEAD + _PLAN.replace("return steps,", "return steps * accumulate,"),
-            "These are the parts",
-        ),
-        Wrong(
-            "rows left over are dropped",
-            _PLAN_HEAD
-            + _PLAN.replace("math.ceil(", "").replace("epochs / rows)", "epochs//rows"),
-            "This is rounded down: so",
-        ),
-        Wrong(
-            "each epoch is rounded up",
-            _PLAN_HEAD
-            + _PLAN.replace(
-                "math.ceil(examples * epochs / rows)",
-                "math.ceil(examples / rows) * epochs",
-            ),
-            "Each epoch is rounded up",
-        ),
-        Wrong(
-            "epochs do not count",
-            _PLAN_HEAD + _PLAN.replace(" * epochs", ""),
-            "This is one epoch",
-        ),
-        Wrong(
-            "there is always a step more",
-            _PLAN_HEAD
-            + _PLAN.replace(
-                "math.ceil(examples * epochs / rows)", "examples * epochs // rows + 1"
-            ),
-            "nothing is left over",
-        ),
-        Wrong(
-            "each epoch warms up",
-            _PLAN_HEAD
-            + _PLAN.replace(
-                "round(warm_up * steps)", "round(warm_up * steps) * epochs"
-            ),
-            "not once an epoch",
-        ),
-        Wrong(
-            "the first epoch warms up",
-            _PLAN_HEAD
-            + _PLAN.replace(
-                "round(warm_up * steps)", "round(warm_up * math.ceil(examples / rows))"
-            ),
-            "not of one epoch's",
-        ),
-        Wrong(
-            "int() rounds",
-            _PLAN_HEAD + _PLAN.replace("round(", "int("),
-            "number: this is rounded down",
-        ),
-        Wrong(
-            "warm-up is rounded up",
-            _PLAN_HEAD + _PLAN.replace("round(", "math.ceil("),
-            "number: this is rounded up",
-        ),
-        Wrong(
-            "warm-up is a share of the examples",
-            _PLAN_HEAD
-            + _PLAN.replace("warm_up * steps", "warm_up * examples * epochs"),
-            "not of the examples",
-        ),
-        Wrong(
-            "nothing is filled up",
-            _PLAN_HEAD + _PLAN.replace("steps * rows", "examples * epochs"),
-            "filled up from the next epoch",
-        ),
-        Wrong(
-            "a step reads a batch",
-            _PLAN_HEAD + _PLAN.replace("steps * rows", "steps * batch_size"),
-            "missing in the rows",
-        ),
-        Wrong(
-            "an example is seen once",
-            _PLAN_HEAD + _PLAN.replace("steps * rows", "examples"),
-            "as often as it is read",
-        ),
-    ),
-)
-
-# --- 6b.3 ---------------------------------------------------------------------------
 
 _Points = list[tuple[int, int, int]]
 _SIZES: tuple[tuple[_Points, str], ...] = (
@@ -545,7 +135,7 @@ _ENOUGH = """\
         if answers.interval(k, n)[1] >= low:
             return examples"""
 ENOUGH = Exercise(
-    id="6b.3",
+    id="6b.1",
     title="how many are enough",
     minutes=10,
     stars=2,
@@ -656,4 +246,414 @@ ENOUGH = Exercise(
     ),
 )
 
-EXERCISES = (RANK, PLAN, ENOUGH)
+# --- 6b.2 ---------------------------------------------------------------------------
+
+_Shapes = list[tuple[int, int]]
+_SMALL: _Shapes = [(896, 896), (896, 128), (896, 128), (896, 896)]  # Qwen2.5-0.5B
+_ALL: _Shapes = [
+    (1024, 2048), (1024, 1024), (1024, 1024), (2048, 1024),
+    (1024, 3072), (1024, 3072), (3072, 1024),
+]  # Qwen3-0.6B  # fmt: skip
+_BUDGETS: tuple[tuple[_Shapes, int, int, float], ...] = (
+    (_SMALL, 24, 2, 9.0),
+    (_SMALL, 24, 2, 20.0),
+    (_SMALL, 24, 4, 20.0),
+    ([(64, 192)], 4, 4, 0.131072),  # 32 fits exactly
+    (_ALL, 28, 2, 42.0),
+    (_ALL, 28, 2, 20.0),
+    (_ALL, 28, 4, 1.0),
+    ([(512, 64), (64, 512)], 6, 2, 0.22),
+    ([(1024, 8)], 4, 2, 0.1),
+    ([(512, 64), (64, 512)], 6, 2, 0.005),
+)
+
+
+def _largest(one: float, budget_mb: float) -> int:
+    """Return the largest power of two of which each needs `one` bytes; 0 if none."""
+    rank = 0
+    while max(1, 2 * rank) * one <= budget_mb * 1e6:
+        rank = max(1, 2 * rank)
+    return rank
+
+
+def _check_rank(answer: Answer) -> str | None:
+    got = [answer([*shapes], *rest) for shapes, *rest in _BUDGETS]
+    right, others = [], []
+    beliefs = (
+        "W stays as it is. Only A [rank, in] and B [out, rank] are new: they have"
+        " rank * (in + out) weights, not in * out.",
+        "Only A is counted: B has weights, too, rank * out of them.",
+        "Only B is counted: A has weights, too, rank * in of them.",
+        "The frozen weights are counted, too. They do not belong to the adapter.",
+        "This is the adapter of one layer. There are `layers` of them.",
+        "Only the first shape is counted: each has an adapter of its own.",
+        "Here 1 MB is 1,000,000 bytes. 2**20 bytes are a MiB.",
+        "bytes_per_weight is left out: a weight takes 2 bytes or 4.",
+        "Rank 1 does not fit everywhere. Where nothing fits, return 0.",
+        "This is the exponent: the rank is 2 to the power of it.",
+        "This is the first rank that does not fit. Go down to the power below.",
+        "A rank that takes exactly the budget fits.",
+        "This is the largest whole number. Ranks are powers of two here.",
+    )
+    for shapes, layers, size, budget in _BUDGETS:
+        sums = [n + m for n, m in shapes]
+        frozen = layers * size * sum(n * m for n, m in shapes)
+        one = layers * size * sum(sums)
+        best = _largest(one, budget)
+        right.append(best)
+        others.append((
+            _largest(frozen, budget),
+            _largest(layers * size * sum(n for n, _ in shapes), budget),
+            _largest(layers * size * sum(m for _, m in shapes), budget),
+            _largest(one, budget - frozen / 1e6),
+            _largest(size * sum(sums), budget),
+            _largest(layers * size * sums[0], budget),
+            _largest(one, budget * 2**20 / 1e6),
+            _largest(layers * sum(sums), budget),
+            max(1, best),
+            max(0, best.bit_length() - 1),
+            max(1, 2 * best) if best * one < budget * 1e6 else best,
+            _largest(one, budget * (1 - 1e-9)),
+            int(budget * 1e6 // one),
+        ))  # fmt: skip
+    whole = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
+    wrong = [i for i, g in enumerate(got) if not whole[i] or g != right[i]]
+    if not wrong:
+        return None
+    shapes, layers, size, budget = _BUDGETS[wrong[0]]
+    best, one = right[wrong[0]], layers * size * sum(n + m for n, m in shapes)
+    named = zip(beliefs, zip(*others, strict=True), strict=True)
+    if not all(whole):
+        note = "Return a whole number, the rank."
+    elif not (note := next((told for told, ranks in named if [*ranks] == got), "")):
+        note = f"Rank {max(1, best)} takes {max(1, best) * one / 1e6:.3g} MB."
+        if best:
+            note = f"{note[:-1]}, rank {2 * best} {2 * best * one / 1e6:.3g} MB."
+    return (
+        f"{note}\n  input: shapes={shapes}, layers={layers}, bytes_per_weight={size},"
+        f" budget_mb={budget}\n  expected: {best}\n  got: {got[wrong[0]]!r}"
+    )
+
+
+_RANK_HEAD = "def largest_rank(shapes, layers, bytes_per_weight, budget_mb):\n"
+_RANK = """\
+    weights = layers * sum(n + m for n, m in shapes)
+    one = weights * bytes_per_weight
+    rank = 1
+    while rank * one <= budget_mb * 1e6:
+        rank = 2 * rank
+    return rank // 2"""
+RANK = Exercise(
+    id="6b.2",
+    title="a rank for a budget",
+    minutes=10,
+    stars=1,
+    check=_check_rank,
+    hints=(
+        "How many weights does one adapter have with rank 1? A is [1, in], B is"
+        " [out, 1].",
+        "With rank r it is r * (in + out). Add up the shapes, then count all layers and"
+        " the bytes of a weight.",
+        "Begin with rank 1 and double it while rank * bytes <= budget_mb * 1e6. The"
+        " last one that fits is half of where you stop; 1 // 2 is 0.",
+    ),
+    solution=_RANK_HEAD + _RANK,
+    name="largest_rank",
+    stub=_RANK_HEAD
+    + '''\
+    """Return the largest power of two that fits as rank, or 0."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "an update is as large as W",
+            _RANK_HEAD + _RANK.replace("n + m", "n * m"),
+            "not in * out",
+        ),
+        Wrong(
+            "an adapter is A",
+            _RANK_HEAD + _RANK.replace("n + m", "n"),
+            "Only A is counted",
+        ),
+        Wrong(
+            "an adapter is B",
+            _RANK_HEAD + _RANK.replace("n + m", "m"),
+            "Only B is counted",
+        ),
+        Wrong(
+            "the frozen weights are part of it",
+            _RANK_HEAD
+            + _RANK.replace(
+                "    rank = 1",
+                "    frozen = layers * sum(n * m for n, m in shapes)\n"
+                "    budget_mb -= frozen * bytes_per_weight / 1e6\n    rank = 1",
+            ),
+            "frozen weights are counted",
+        ),
+        Wrong(
+            "one layer is all",
+            _RANK_HEAD + _RANK.replace("layers * ", ""),
+            "of one layer",
+        ),
+        Wrong(
+            "one shape is all",
+            _RANK_HEAD + _RANK.replace("in shapes", "in shapes[:1]"),
+            "Only the first shape",
+        ),
+        Wrong(
+            "a MB is 2**20 bytes",
+            _RANK_HEAD + _RANK.replace("1e6", "2**20"),
+            "are a MiB",
+        ),
+        Wrong(
+            "a weight is a byte",
+            _RANK_HEAD + _RANK.replace(" * bytes_per_weight", ""),
+            "is left out",
+        ),
+        Wrong(
+            "rank 1 always fits",
+            _RANK_HEAD + _RANK.replace("rank // 2", "max(1, rank // 2)"),
+            "return 0",
+        ),
+        Wrong(
+            "rounding up is harmless",
+            _RANK_HEAD
+            + _RANK.replace("rank * one <= ", "rank * one < ").replace(
+                "rank // 2", "rank"
+            ),
+            "does not fit. Go down",
+        ),
+        Wrong(
+            "some room must be left",
+            _RANK_HEAD + _RANK.replace("<=", "<"),
+            "takes exactly",
+        ),
+        Wrong(
+            "any rank will do",
+            _RANK_HEAD + "    weights = layers * sum(n + m for n, m in shapes)\n"
+            "    return int(budget_mb * 1e6 // (weights * bytes_per_weight))",
+            "largest whole number",
+        ),
+    ),
+)
+
+# --- 6b.3 ---------------------------------------------------------------------------
+
+_Plan = tuple[int, int, int, int, float]
+_PLANS: tuple[_Plan, ...] = (  # examples, batch_size, accumulate, epochs, warm_up
+    (100, 8, 1, 1, 0.1),
+    (100, 8, 2, 3, 0.1),
+    (64, 8, 4, 2, 0.25),  # no step is filled up
+    (10, 4, 1, 10, 0.33),
+    (1000, 4, 8, 2, 0.03),
+    (3, 8, 2, 1, 0.1),
+    (50, 5, 4, 6, 0.0),
+    (70, 3, 5, 4, 0.5),
+)
+
+
+def _planned(plan: _Plan) -> tuple[int, int, int]:
+    examples, batch_size, accumulate, epochs, warm_up = plan
+    rows = batch_size * accumulate
+    steps = math.ceil(examples * epochs / rows)
+    return steps, round(warm_up * steps), steps * rows
+
+
+def _plan_beliefs(plan: _Plan) -> tuple[dict[str, float], ...]:
+    """Return what steps, warm-up and rows would be if a belief were true."""
+    n, batch, accumulate, epochs, share = plan
+    size = batch * accumulate
+    right, warm, rows = _planned(plan)
+    steps: dict[str, float] = {
+        "accumulate is left out: batch_size rows are one part, and the weights change"
+        " only after `accumulate` parts.": math.ceil(n * epochs / batch),
+        "These are the parts. A step is one change of the weights, after `accumulate`"
+        " parts.": right * accumulate,
+        "This is rounded down: so the last examples are not seen often enough.": (
+            n * epochs // size
+        ),
+        "Each epoch is rounded up here. A step may take rows from two epochs: round up"
+        " once, at the end.": math.ceil(n / size) * epochs,
+        "This is one epoch.": math.ceil(n / size),
+        "There is no half step: round up.": n * epochs / size,
+        "Round up, but do not add a step where nothing is left over.": (
+            n * epochs // size + 1
+        ),
+    }
+    warms: dict[str, float] = {
+        "The share is of all steps, and the rate rises once: not once an epoch.": (
+            round(share * right) * epochs
+        ),
+        "The share is of the steps of the whole training, not of one epoch's.": round(
+            share * math.ceil(n / size)
+        ),
+        "Take the nearest whole number: this is rounded down.": int(share * right),
+        "Take the nearest whole number: this is rounded up.": math.ceil(share * right),
+        "The share is of the steps, not of the examples.": round(share * n * epochs),
+        "The share is of the steps, not of their parts.": round(
+            share * right * accumulate
+        ),
+        "Warm-up is a number of steps, not a share.": share,
+        "There is no half step: round the warm-up to a whole number.": share * right,
+    }
+    read: dict[str, float] = {
+        "The last step is filled up from the next epoch: its rows are read, too.": (
+            n * epochs
+        ),
+        "accumulate is missing in the rows: a step reads `accumulate` parts.": (
+            right * batch
+        ),
+        "Each example counts as often as it is read.": n,
+        "Rows of the warm-up are read, too.": rows - warm * size,
+    }
+    return steps, warms, read
+
+
+def _check_plan(answer: Answer) -> str | None:
+    got = [answer(*plan) for plan in _PLANS]
+    right = [_planned(plan) for plan in _PLANS]
+    plain = []
+    for given in got:
+        try:
+            plain.append(() if isinstance(given, dict) else tuple(islice(given, 4)))
+        except TypeError:
+            plain.append(())
+    if plain == right:
+        return None
+    wrong = next(i for i, pair in enumerate(zip(plain, right, strict=True))
+                 if pair[0] != pair[1])  # fmt: skip
+    note = "Return three whole numbers: steps, warm-up steps, rows read."
+    if all(len(p) == 3 and all(isinstance(v, Real) for v in p) for p in plain):
+        note = "A step takes batch_size * accumulate rows."
+        # Steps first: warm-up and rows depend on them.
+        part = next(k for k in range(3) if any(
+            p[k] != r[k] for p, r in zip(plain, right, strict=True)
+        ))  # fmt: skip
+        beliefs = [_plan_beliefs(plan)[part] for plan in _PLANS]
+        for told in beliefs[0]:
+            if [b[told] for b in beliefs] == [p[part] for p in plain]:
+                note = told
+        if all({*p} == {*r} for p, r in zip(plain, right, strict=True)):
+            note = "The order is: steps, warm-up steps, rows read."
+    names = ("examples", "batch_size", "accumulate", "epochs", "warm_up")
+    told = ", ".join(f"{n}={v}" for n, v in zip(names, _PLANS[wrong], strict=True))
+    return f"{note}\n  input: {told}\n  expected: {right[wrong]}\n  got: {got[wrong]!r}"
+
+
+_PLAN_HEAD = (
+    "import math\n\n\n"
+    "def training_plan(examples, batch_size, accumulate, epochs, warm_up):\n"
+)
+_PLAN = """\
+    rows = batch_size * accumulate
+    steps = math.ceil(examples * epochs / rows)
+    return steps, round(warm_up * steps), steps * rows"""
+PLAN = Exercise(
+    id="6b.3",
+    title="plan the steps",
+    minutes=8,
+    stars=1,
+    check=_check_plan,
+    hints=(
+        "How many rows does one step take? And how many rows are to be read in all"
+        " epochs together?",
+        "steps = math.ceil(examples * epochs / rows): round up once, at the end. What"
+        " is the share warm_up of these steps?",
+        "round(warm_up * steps) is the warm-up. The last step is filled up, so"
+        " steps * rows are read.",
+    ),
+    solution=_PLAN_HEAD + _PLAN,
+    name="training_plan",
+    stub=_PLAN_HEAD.removeprefix("import math\n\n\n")
+    + '''\
+    """Return the steps, the warm-up steps and the rows read."""
+    raise NotImplementedError''',
+    wrong=(
+        Wrong(
+            "a batch is a step",
+            _PLAN_HEAD + _PLAN.replace("batch_size * accumulate", "batch_size"),
+            "accumulate is left out",
+        ),
+        Wrong(
+            "each part is a step",
+            _PLAN_HEAD + _PLAN.replace("return steps,", "return steps * accumulate,"),
+            "These are the parts",
+        ),
+        Wrong(
+            "rows left over are dropped",
+            _PLAN_HEAD
+            + _PLAN.replace("math.ceil(", "").replace("epochs / rows)", "epochs//rows"),
+            "This is rounded down: so",
+        ),
+        Wrong(
+            "each epoch is rounded up",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "math.ceil(examples * epochs / rows)",
+                "math.ceil(examples / rows) * epochs",
+            ),
+            "Each epoch is rounded up",
+        ),
+        Wrong(
+            "epochs do not count",
+            _PLAN_HEAD + _PLAN.replace(" * epochs", ""),
+            "This is one epoch",
+        ),
+        Wrong(
+            "there is always a step more",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "math.ceil(examples * epochs / rows)", "examples * epochs // rows + 1"
+            ),
+            "nothing is left over",
+        ),
+        Wrong(
+            "each epoch warms up",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "round(warm_up * steps)", "round(warm_up * steps) * epochs"
+            ),
+            "not once an epoch",
+        ),
+        Wrong(
+            "the first epoch warms up",
+            _PLAN_HEAD
+            + _PLAN.replace(
+                "round(warm_up * steps)", "round(warm_up * math.ceil(examples / rows))"
+            ),
+            "not of one epoch's",
+        ),
+        Wrong(
+            "int() rounds",
+            _PLAN_HEAD + _PLAN.replace("round(", "int("),
+            "number: this is rounded down",
+        ),
+        Wrong(
+            "warm-up is rounded up",
+            _PLAN_HEAD + _PLAN.replace("round(", "math.ceil("),
+            "number: this is rounded up",
+        ),
+        Wrong(
+            "warm-up is a share of the examples",
+            _PLAN_HEAD
+            + _PLAN.replace("warm_up * steps", "warm_up * examples * epochs"),
+            "not of the examples",
+        ),
+        Wrong(
+            "nothing is filled up",
+            _PLAN_HEAD + _PLAN.replace("steps * rows", "examples * epochs"),
+            "filled up from the next epoch",
+        ),
+        Wrong(
+            "a step reads a batch",
+            _PLAN_HEAD + _PLAN.replace("steps * rows", "steps * batch_size"),
+            "missing in the rows",
+        ),
+        Wrong(
+            "an example is seen once",
+            _PLAN_HEAD + _PLAN.replace("steps * rows", "examples"),
+            "as often as it is read",
+        ),
+    ),
+)
+
+EXERCISES = (ENOUGH, RANK, PLAN)
