@@ -92,6 +92,7 @@ measure: install ## ask official models the questions of lesson 04, measure form
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/formats.py --speed
 	$(BIN)/python data/recipes/tuning.py
 	$(BIN)/python data/recipes/qlora.py
+	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/tutor.py
 	OMP_NUM_THREADS=1 $(BIN)/python data/recipes/lora.py
 	OMP_NUM_THREADS=1 $(BIN)/python data/recipes/thinking_lost.py
 
