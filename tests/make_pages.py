@@ -111,7 +111,61 @@ Headings without text of their own are left out here; they are in
     )
 
 
-PAGES: dict[Path, Callable[[], str]] = {NOTEBOOKS / "the_document.md": the_document}
+def plain(text: str) -> str:
+    """Return a text in small letters, without the marks of bold, italic and code."""
+    return re.sub(r"[*`]", "", text).casefold()
+
+
+def pattern_of(row: dict[str, str]) -> re.Pattern[str]:
+    """Return what finds a term of the glossary, or its other names, in plain text."""
+    term = re.sub(r" \(.*\)$", "", row["term"])  # "role (of a model)" is said as "role"
+    names = [plain(name) for name in (term, *row["other_names"].split("; ")) if name]
+    names += [f"{name}s" for name in names] + [
+        f"{name[:-1]}ies" for name in names if name.endswith("y")
+    ]
+    return re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])")
+
+
+def place_of(row: dict[str, str]) -> str:
+    """Return the link to the section that explains a term.
+
+    A cell may end one section and begin the next: the part that has the term counts.
+    """
+    lesson, cells = row["lesson"], cells_of(row["lesson"])
+    before = list(cells)[: list(cells).index(row["cell"])]
+    number = section_of(lesson, before[-1]) if before else "start"
+    text = "".join(cells[row["cell"]]["source"])
+    for part in re.split(r"^(?=## )", text, flags=re.M):
+        number = (re.findall(r"^## (\S+) .*\)$", part, re.M) or [number])[-1]
+        if pattern_of(row).search(plain(part)):
+            break
+    label = number if number[0].isdigit() else lesson.partition("_")[0]
+    return f"[{label}]({lesson}.ipynb)"
+
+
+def glossary() -> str:
+    """Return the page of terms, in the order of the alphabet."""
+    lines = []
+    for row in rows_of("glossary.csv"):
+        other = row["other_names"].replace(";", ",")
+        other = f" ({other})" if other else ""
+        lines.append(f"- **{row['term']}**{other}: {row['meaning']} {place_of(row)}\n")
+    return f"""\
+# Glossary
+
+<!-- Written by `make pages` from data/glossary.csv. Do not edit. -->
+
+The {len(lines)} terms that come again and again, each in one sentence as this course
+uses it. Other names for the same thing stand in brackets. The number is the section
+that first explains it.
+
+{"".join(lines)}"""
+
+
+PAGES: dict[Path, Callable[[], str]] = {
+    NOTEBOOKS / "the_document.md": the_document,
+    NOTEBOOKS / "glossary.md": glossary,
+}
 
 if __name__ == "__main__":
     for path, page in PAGES.items():

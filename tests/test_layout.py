@@ -2,11 +2,16 @@
 
 import ast
 import functools
+import json
+import re
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+
+from qwen_course import catalog
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "qwen_course"
@@ -230,11 +235,71 @@ def test_all_modules_of_the_surface_exist():
     assert set(PUBLIC) <= set(MODULES)
 
 
-def test_readme_maps_every_module():
-    readme = (ROOT / "README.md").read_text("utf-8")
-    modules = set(MODULES) - {"__init__", "__main__"}
-    assert {name for name in modules if f"`{name}`" not in readme} == set()
-    assert "python -m qwen_course" in readme
+def rows(path: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading of a page, without its first lines."""
+    text = (ROOT / path).read_text("utf-8").partition(f"{heading}\n")[2]
+    lines = text[text.index("\n| ") + 1 :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_readme_maps_the_modules_that_there_are():
+    named = [cells[0].strip("`") for cells in rows("README.md", "## The package")]
+    assert sorted(named) == sorted(set(MODULES) - {"__init__"})
+    assert [
+        cells for cells in rows("README.md", "## The package") if not cells[1]
+    ] == []
+    assert "python -m qwen_course" in (ROOT / "README.md").read_text("utf-8")
+
+
+DATA_ROWS = rows("data/README.md", "# data/")
+
+
+def patterns(cell: str) -> list[str]:
+    """What a row of data/README.md speaks of; a folder counts for later names, too."""
+    found, folder = [], ""
+    for name in re.findall(r"`([^`]+)`", cell):
+        folder = name.rpartition("/")[0] or folder
+        path = name if "/" in name else f"{folder}/{name}".lstrip("/")
+        found.append(path + "*" * path.endswith("/"))
+    return found
+
+
+def test_each_file_of_data_is_in_a_row_and_each_row_has_a_file():
+    told = [pattern for cells in DATA_ROWS for pattern in patterns(cells[0])]
+    data = ROOT / "data"
+    files = {
+        path.relative_to(data).as_posix()
+        for path in data.rglob("*")
+        if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & {*path.parts}
+    } - {"README.md"}
+    missing = [f for f in files if not any(fnmatchcase(f, one) for one in told)]
+    assert sorted(missing) == [], "data/README.md has no row for these"
+    empty = [one for one in told if not any(fnmatchcase(f, one) for f in files)]
+    assert empty == [], "these rows of data/README.md speak of no file"
+
+
+@pytest.mark.parametrize("cells", DATA_ROWS, ids=lambda cells: cells[0][:40])
+def test_each_row_of_data_says_what_from_where_under_which_licence(cells):
+    assert len(cells) == 4
+    assert all(cells)
+    assert cells[3].startswith("Apache-2.0")
+
+
+def test_official_models_are_listed_with_their_licence():
+    """Those that fill roles and those with a file of their own; others by name."""
+    told = rows("data/README.md", "## Official models that the course can download")
+    weights = json.loads(catalog.text("weights.json"))
+    roles = json.loads(catalog.text("roles.json"))
+    names = {name for choice in roles.values() for name in choice.values()}
+    assert sorted(cells[0] for cells in told) == sorted(names | set(weights))
+    for name, fills, fetched, licence in told:
+        assert licence == (catalog.find(name).license or "unknown"), name
+        if name in weights:
+            assert f"{weights[name]['size']:,} bytes" in fetched
+        for role, choice in roles.items():
+            sizes = [size for size, model in choice.items() if model == name]
+            assert (role in fills) == bool(sizes), (name, role)
+            assert all(f"({size})" in fills for size in sizes), (name, role)
 
 
 def run(program: str) -> str:
