@@ -416,3 +416,23 @@ def test_a_room_without_server_or_key_falls_back_and_says_why(classroom, monkeyp
     monkeypatch.delenv("QWEN_COURSE_ROOM")
     with pytest.raises(CourseError, match="export QWEN_COURSE_ROOM="):
         models.resolve("chat")
+
+
+@pytest.mark.parametrize(
+    ("capability", "device", "size_mb", "slow"),
+    [
+        ("AVX2", "cpu", 491, True),
+        ("AVX512", "cpu", 491, False),
+        ("DEFAULT", "cpu", 491, False),  # ARM, among others
+        ("AVX2", "cuda", 491, False),
+        ("AVX2", "cpu", 3000, False),  # float32 would take too much memory
+    ],
+)
+def test_small_models_are_float32_where_bfloat16_is_slow(
+    monkeypatch, capability, device, size_mb, slow
+):
+    import torch
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    source = models.Source("chat", "a model", "small", None, size_mb, "a test")
+    assert models._slow_in_bfloat16(source, device) is slow
