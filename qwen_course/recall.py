@@ -38,7 +38,7 @@ QUESTIONS = 3
 REST = (0, 7, 21, 60)  # days in box 0, 1, 2, and in 3 and above
 BACK = 2  # how far the place further back moves with each lesson
 UNKNOWN = "?"  # the letter for "I do not know"
-HOW = 'Answer with a letter each, ? where you do not know: recall.answer("a b ?")'
+HOW = 'Answer in a new cell, ? where you do not know: recall.answer("a b ?")'
 State = dict[str, dict[str, Any]]
 _unkept: dict[Path | None, State] = {}  # of this process, where no file can be written
 

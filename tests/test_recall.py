@@ -171,6 +171,15 @@ def test_the_stored_notebooks_repeat_no_question(tmp_path, monkeypatch):
     assert asked.most_common(1)[0][1] == 1, asked.most_common(3)
 
 
+@pytest.mark.parametrize("lesson", LATER)
+def test_the_stored_notebook_shows_the_quiz_of_today_s_words(lesson):
+    notebook = nbformat.read(NOTEBOOKS[lesson], as_version=4)
+    (shown,) = (c.outputs[0].data for c in notebook.cells if c.id == "recall")
+    quiz = recall.quiz(lesson, **on())
+    assert shown["text/plain"] == repr(quiz)
+    assert shown["text/html"] == quiz._repr_html_()
+
+
 def test_a_quiz_stays_until_it_is_answered_and_for_that_day():
     first = recall.quiz("03", **on())
     assert recall.quiz("03", **on(9)) == first
