@@ -1,6 +1,5 @@
 """Exercises of lesson 00: slice a reply, know when it ended, its speed, test code."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 from qwen_course.checks import Exercise, Wrong
@@ -10,61 +9,89 @@ from qwen_course.generate import Reply
 
 
 class _Words:
-    """A tokenizer of a few words: `decode` as the real one has it."""
+    """A tokenizer of a few words: it decodes as the real one does."""
 
-    special = ("<|im_start|>", "<|im_end|>")
+    all_special_tokens = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
     def __init__(self) -> None:
-        self.words: list[str] = []
+        self.words = [*self.all_special_tokens]
+        self.all_special_ids = [0, 1, 2]
 
     def ids(self, *words: str) -> list[int]:
         self.words += [word for word in words if word not in self.words]
         return [self.words.index(word) for word in words]
 
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        words = [self.words[number] for number in ids]
-        hidden = self.special if skip_special_tokens else ()
-        return "".join(word for word in words if word not in hidden)
+    def decode(
+        self, ids: int | Sequence[int], skip_special_tokens: bool = False
+    ) -> str:
+        numbers = [ids] if isinstance(ids, int) else ids
+        hidden = self.all_special_ids if skip_special_tokens else ()
+        text = "".join(self.words[n] for n in numbers if n not in hidden)
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    def batch_decode(
+        self, rows: Sequence[Sequence[int]], skip_special_tokens: bool = False
+    ) -> list[str]:
+        return [self.decode(row, skip_special_tokens) for row in rows]
 
 
 def _turns(*question: str) -> tuple[str, ...]:
-    start, end = _Words.special
+    start, end, _ = _Words.all_special_tokens
     return (start, "user", "\n", *question, end, "\n", start, "assistant", "\n")
 
 
 _SLICES = (
-    (_turns("Name a pet."), ("A", " cat."), ""),
+    (
+        _turns("Name a pet."),
+        ("A", " cat.", "<|im_end|>"),
+        "The reply begins right behind the last id of the prompt.",
+    ),
     (
         _turns("Who are you?"),
-        ("I am your", " ", "assistant", "."),
+        ("I am your", " ", "assistant", ".", "<|im_end|>"),
         "The word assistant may stand in an answer too: text cannot tell you where"
         " the answer begins.",
     ),
     (
         ("la",),
-        (" ", "la", " ", "la"),
+        (" ", "la", " ", "la", "<|im_end|>"),
         "replace() deletes the prompt wherever it stands, in the answer too.",
     ),
+    (
+        _turns("Count."),
+        ("one", " two"),
+        "This reply was cut: its last token is a word, no control token.",
+    ),
+    (
+        _turns("What is a dessert?"),
+        ("A cr", "\udcc3", "\udca8", "me."),  # the two bytes of one letter
+        "A letter can be cut in two tokens: decode all ids at once, not one by one.",
+    ),
+    (("Once upon",), (" a time.", "<|endoftext|>"), "This is a base model."),
 )
 
 
 def _check_slice(answer: Callable[..., object]) -> str | None:
     for prompt, reply, note in _SLICES:
         tokenizer = _Words()
-        prompt_ids = tokenizer.ids(*prompt)
-        output_ids = prompt_ids + tokenizer.ids(*reply, "<|im_end|>")
-        got, expected = answer(tokenizer, prompt_ids, output_ids), "".join(reply)
+        prompt_ids, new_ids = tokenizer.ids(*prompt), tokenizer.ids(*reply)
+        output_ids = prompt_ids + new_ids
+        expected = tokenizer.decode(new_ids, skip_special_tokens=True)
+        got = answer(tokenizer, [*prompt_ids], [*output_ids])
         if isinstance(got, str) and got.strip() == expected.strip():
             continue
+        other = [number for number in new_ids if number not in prompt_ids]
         if not isinstance(got, str):
-            note = "Return the decoded text."
+            note = f"Return the decoded text. This is a {type(got).__name__}."
         elif got == tokenizer.decode(output_ids, skip_special_tokens=True):
             note = (
                 "The whole sequence was decoded: the prompt is still in front."
                 " (replace() finds nothing where one of the two lacks control tokens.)"
             )
-        elif "<|im_end|>" in got:
+        elif any(mark in got for mark in tokenizer.all_special_tokens):
             note = "Control tokens are no text: decode with skip_special_tokens=True."
+        elif got.strip() and got == tokenizer.decode(other, skip_special_tokens=True):
+            note = "A word of the prompt may come again in the reply: cut by place."
         asked = tokenizer.decode(output_ids)
         return f"{note}\n  input: {asked!r}\n  expected: {expected!r}\n  got: {got!r}"
     return None
@@ -134,9 +161,12 @@ SLICE = Exercise(
 # --- 0.2 ----------------------------------------------------------------------------
 
 
-def _reply(text: str, stop: str, new_tokens: int, thinking: str = "") -> Reply:
+def _reply(
+    text: str, stop: str, new_tokens: int, thinking: str = "", closed: bool = False
+) -> Reply:
+    thought, answer = len(thinking.split()), len(text.split())
     return Reply(
-        text, thinking, 40, new_tokens, 0, new_tokens, False, 1.0, 0.1, (0.1,), stop
+        text, thinking, 40, new_tokens, thought, answer, closed, 1.0, 0.1, (0.1,), stop
     )  # fmt: skip
 
 
@@ -162,16 +192,29 @@ _REPLIES = (
         False,
         "Few tokens can be cut too: the limit was 5.",
     ),
+    (
+        _reply("Four.", "stop", 30, thinking="Two and two", closed=True),
+        True,
+        "Only the thought was cut, by its budget. The model ended the reply itself.",
+    ),
+    (
+        _reply("Two and two is", "length", 30, thinking="Two and two", closed=True),
+        False,
+        "A thought and the start of an answer: the limit came inside the answer.",
+    ),
 )
 
 
 def _check_finished(answer: Callable[[Reply], object]) -> str | None:
     for reply, expected, note in _REPLIES:
         got = answer(reply)
-        if not isinstance(got, bool):
-            return f"Return True or False.\n  input: {reply}\n  got: {got!r}"
-        if got != expected:
-            return f"{note}\n  input: {reply}\n  expected: {expected}\n  got: {got}"
+        if got == reply.stop:
+            note = "Return True or False, not the field itself: compare it."
+        elif not isinstance(got, bool):
+            note = "Return True or False."
+        elif got == expected:
+            continue
+        return f"{note}\n  input: {reply}\n  expected: {expected}\n  got: {got!r}"
     return None
 
 
@@ -220,20 +263,41 @@ def finished(reply):
 # --- 0.3 ----------------------------------------------------------------------------
 
 
+_SPEEDS = (
+    (11, 3.0, 5.0, "Count what was written after the first token, and its time."),
+    (5, 6.0, 8.0, "Count what was written after the first token, and its time."),
+    (2, 1.0, 1.5, "Of two tokens, one came after the first: it has a speed."),
+    (8, 1.0, 5.0, "A speed need not be a whole number: do not round it."),
+    (1, 0.5, 0.5, "One token alone has no decode speed: return 0.0."),
+)
+
+
 def _check_speed(answer: Callable[[int, float, float], object]) -> str | None:
-    for tokens, first, seconds in ((11, 3.0, 5.0), (5, 6.0, 8.0), (1, 0.5, 0.5)):
+    for tokens, first, seconds, note in _SPEEDS:
         got = answer(tokens, first, seconds)
-        waited = seconds - first
-        expected = (tokens - 1) / waited if tokens > 1 else 0.0
-        if isinstance(got, int | float) and abs(got - expected) < 1e-6:
-            continue
-        note = "Count what was written after the first token, and the time for it."
+        waited, later = seconds - first, tokens - 1
+        expected = later / waited if later else 0.0
         if not isinstance(got, int | float):
             note = "Return a number."
-        elif abs(got - tokens / seconds) < 1e-6:
-            note = "This counts the time in which the model read the prompt."
-        elif waited and abs(got - tokens / waited) < 1e-6:
-            note = "The first token came out of reading the prompt: it is not counted."
+        elif abs(got - expected) < 1e-6:
+            continue
+        elif later:
+            faults = (
+                (tokens / seconds, "This counts the time in which it read the prompt."),
+                (later / seconds, "This counts the time in which it read the prompt."),
+                (
+                    tokens / waited,
+                    "The first token came out of reading the prompt: it is not"
+                    " counted.",
+                ),
+                (
+                    waited / later,
+                    "These are seconds per token: turn the fraction round.",
+                ),
+                (-expected, "No speed is negative: the first token came earlier."),
+            )
+            known = [fault for value, fault in faults if abs(got - value) < 1e-6]
+            note = (*known, note)[0]
         asked = f"new_tokens={tokens}, first_token_seconds={first}, seconds={seconds}"
         return f"{note}\n  input: {asked}\n  expected: {expected:g}\n  got: {got}"
     return None
@@ -266,7 +330,7 @@ SPEED = Exercise(
         Wrong(
             "all tokens over all seconds is the decode speed",
             _SPEED_HEAD + "    return new_tokens / seconds",
-            "read the prompt",
+            "it read the prompt",
         ),
         Wrong(
             "the first token is decoded like the others",
@@ -348,18 +412,21 @@ def _check_tests(answer: Callable[[Callable[..., float]], object]) -> str | None
             "Your tests reject a right median.\n  input: a right median\n"
             f"  expected: no AssertionError\n  got: AssertionError {error}".rstrip()
         )
-    if isinstance(got, bool):
-        return (
-            "A comparison that is returned tests nothing: write assert."
-            f"\n  input: a right median\n  expected: None\n  got: {got}"
-        )
     for broken, what, note in _BROKEN:
-        with contextlib.suppress(Exception):
+        raised = "no error"
+        try:
             answer(_documented(broken))
-            return (
-                f"{note}\n  input: a median that {what}\n"
-                "  expected: AssertionError\n  got: no error"
-            )
+        except AssertionError:
+            continue
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error}"
+            note = "The mistake is seen, but a test says so by an AssertionError."
+        if isinstance(got, bool):
+            note = "A comparison that is returned tests nothing: write assert."
+        return (
+            f"{note}\n  input: a median that {what}\n"
+            f"  expected: AssertionError\n  got: {raised}"
+        )
     return None
 
 

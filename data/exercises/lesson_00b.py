@@ -128,11 +128,14 @@ def _heat(probabilities: Sequence[float], power: float) -> list[float]:
     return [p / sum(raised) for p in raised]
 
 
-def _close(got: object, expected: Sequence[float]) -> bool:
+_ROUNDED = "Right, but rounded: return the numbers as they are."
+
+
+def _close(got: object, expected: Sequence[float], far: float = 1e-6) -> bool:
     return (
         isinstance(got, list | tuple)
         and len(got) == len(expected)
-        and all(abs(a - b) < 1e-6 for a, b in zip(got, expected, strict=True))
+        and all(abs(a - b) < far for a, b in zip(got, expected, strict=True))
     )
 
 
@@ -143,6 +146,7 @@ def _check_heat(answer: Callable[..., object]) -> str | None:
         if _close(got, expected):
             continue
         soft = [math.exp(p / temperature) for p in given]
+        logits = [math.log(p) / temperature for p in given]
         if not isinstance(got, list | tuple) or len(got) != len(given):
             note = "Return a list, one probability for each that was given."
         elif _close(got, [p / sum(soft) for p in soft]):
@@ -150,6 +154,8 @@ def _check_heat(answer: Callable[..., object]) -> str | None:
                 "Here probabilities went into softmax as if they were logits. The logit"
                 " of a probability is its logarithm."
             )
+        elif _close(got, logits):
+            note = "These are the logits, divided. Softmax is still missing."
         elif _close(got, given):
             note = (
                 "Nothing changed. Temperature divides the logits; dividing all"
@@ -157,6 +163,8 @@ def _check_heat(answer: Callable[..., object]) -> str | None:
             )
         elif _close(got, _heat(given, temperature)):
             note = "The wrong way round: low temperatures sharpen, high ones flatten."
+        elif _close(got, expected, 0.006):
+            note = _ROUNDED
         elif abs(sum(got) - 1) > 1e-6:
             note = f"The sum is {sum(got):.3f}: probabilities must sum to 1 again."
         told = [round(p, 4) for p in expected]
@@ -254,12 +262,12 @@ def _check_nucleus(answer: Callable[..., object]) -> str | None:
         if not isinstance(got, dict):
             note = "Return a dictionary, token to probability."
         elif got.keys() == expected.keys():
-            if _close([got[name] for name in expected], [*expected.values()]):
+            shares, right = [got[name] for name in expected], [*expected.values()]
+            if _close(shares, right):
                 continue
-            note = (
-                "The right tokens, but they must share the whole: divide by the sum of"
-                " what is left."
-            )
+            note = "The right tokens, but they must share the whole: divide by the sum."
+            if _close(shares, right, 0.006):
+                note = _ROUNDED
         elif got.keys() == below:
             note = (
                 "This cuts each token whose own probability is below p. It is the *sum*"
@@ -357,6 +365,7 @@ NUCLEUS = Exercise(
 
 # --- 0b.4 ---------------------------------------------------------------------------
 
+_LONG = (0.5,) * 2000
 _TEXTS = (
     (
         (0.5,),
@@ -368,39 +377,74 @@ _TEXTS = (
     ),
     ((0.5, 0.125), "The two losses are log 2 and log 8; their mean is log 4."),
     ((1.0, 1.0), "A model that is sure and right has loss 0 and perplexity 1."),
+    (
+        _LONG,
+        "The product of so many probabilities is 0 to a computer: add logarithms.",
+    ),
 )  # fmt: skip
+
+
+def _surprise_fault(got: Sequence[float], given: Sequence[float]) -> str:
+    """Return what is misunderstood, "" where it cannot be told."""
+    n, loss, perplexity = len(given), *_surprise(given)
+    first = (  # where the first number is wrong
+        (
+            1 - sum(given) / n,
+            "This is the mean of 1 - p, an error rate. The loss is -log p, without"
+            " an upper end: a right token at 0.001 costs far more than one at 0.1.",
+        ),
+        (
+            loss / math.log(2),
+            "This counts bits. Here log is the natural one, as in every framework.",
+        ),
+        (loss / math.log(10), "This is log10. Here log is the natural one, math.log."),
+        (
+            -math.log(sum(given) / n),
+            "Logarithm first, then the mean: the logarithm of the mean lets easy"
+            " tokens hide a hard one.",
+        ),
+        (-loss, "No loss is negative: log p is below 0, so the loss is -log p."),
+        (perplexity, "The other way round: the loss first, then the perplexity."),
+    )
+    second = (
+        (
+            sum(1 / p for p in given) / n,
+            "Perplexity is exp of the mean loss, not the mean of 1 / p.",
+        ),
+        (2**loss, "exp undoes the natural logarithm; 2 ** x would undo log2."),
+        (1 / perplexity, "Perplexity is exp(loss), never below 1: not exp(-loss)."),
+    )
+    right = abs(got[0] - loss) < 1e-6
+    value, known = (got[1], second) if right else (got[0], first)
+    for fault, note in known:
+        if abs(value - fault) < 1e-6:
+            return note
+    return _ROUNDED if _close(got, (loss, perplexity), 0.006) else ""
+
+
+def _surprise(given: Sequence[float]) -> tuple[float, float]:
+    loss = -sum(map(math.log, given)) / len(given)
+    return loss, math.exp(loss)
 
 
 def _check_surprise(answer: Callable[..., object]) -> str | None:
     for given, note in _TEXTS:
-        got, n = answer([*given]), len(given)
-        loss = -sum(map(math.log, given)) / n
-        expected = (loss, math.exp(loss))
+        expected = _surprise(given)
+        try:
+            got = answer([*given])
+        except (ArithmeticError, ValueError) as error:
+            if given is not _LONG:
+                raise
+            return f"{note}\n  input: 2000 times 0.5\n  got: {error!r}"
         if _close(got, expected):
             continue
         if not isinstance(got, list | tuple) or len(got) != 2:
             note = "Return two numbers: the loss and the perplexity."
-        elif abs(got[0] - (1 - sum(given) / n)) < 1e-6 < loss:
-            note = (
-                "This is the mean of 1 - p, an error rate. The loss is -log p, without"
-                " an upper end: a right token at 0.001 costs far more than one at 0.1."
-            )
-        elif abs(got[0] - loss / math.log(2)) < 1e-6 < loss:
-            note = (
-                "This counts bits. Here log is the natural one, as in every framework."
-            )
-        elif abs(got[0] + math.log(sum(given) / n)) < 1e-6 < abs(got[0] - loss):
-            note = (
-                "Logarithm first, then the mean: the logarithm of the mean lets easy"
-                " tokens hide a hard one."
-            )
-        elif (
-            abs(got[0] - loss) < 1e-6
-            and abs(got[1] - sum(1 / p for p in given) / n) < 1e-6
-        ):
-            note = "Perplexity is exp of the mean loss, not the mean of 1 / p."
+        else:
+            note = _surprise_fault(got, given) or note
+        asked = "2000 times 0.5" if given is _LONG else [*given]
         told = tuple(round(value, 4) for value in expected)
-        return f"{note}\n  input: {[*given]}\n  expected: {told}\n  got: {got!r}"
+        return f"{note}\n  input: {asked}\n  expected: {told}\n  got: {got!r}"
     return None
 
 
@@ -504,16 +548,38 @@ _MODELS = (
 )
 
 
+def _wide(right: int, n: int) -> tuple[float, float]:
+    return right / n - 0.125, right / n + 0.125
+
+
+_WIDER = (
+    (
+        (6, 8),
+        (4, 8),
+        False,
+        "These two touch: ours starts where theirs ends. That is not above it.",
+    ),
+    (
+        (180, 200),
+        (140, 200),
+        False,
+        "Another interval was handed in, a wider one: call `interval`, no other.",
+    ),
+)
+
+
 def _check_better(answer: Callable[..., object]) -> str | None:
-    for ours, theirs, expected, note in _MODELS:
-        got = answer(ours, theirs, answers.interval)
+    cases = [(answers.interval, *case) for case in _MODELS]
+    cases += [(_wide, *case) for case in _WIDER]
+    for interval, ours, theirs, expected, note in cases:
+        got = answer(ours, theirs, interval)
         if got is expected:
             continue
         if not isinstance(got, bool):
             note = "Return True or False."
         models = []
         for right, n in (ours, theirs):
-            low, high = answers.interval(right, n)
+            low, high = interval(right, n)
             models.append(f"{right} of {n} ({low:.0%} to {high:.0%})")
         asked = " against ".join(models)
         return f"{note}\n  input: {asked}\n  expected: {expected}\n  got: {got!r}"

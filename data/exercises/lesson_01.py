@@ -13,9 +13,22 @@ _MACHINES = (
         "Active parameters set the speed. In memory, all experts must be held: the"
         " next token may need any of them.",
     ),
+    (
+        (8.0, 8.0, 4.5, 4.1),
+        "4.5 bits are more than 4: 8 * 4.5 / 8 = 4.5 GB, so do not round the bits.",
+    ),
     ((4.0, 4.0, 4.5, 8.0), "4 billion weights of 4.5 bits: 4 * 4.5 / 8 = 2.25 GB."),
     ((7.6, 7.6, 16.0, 8.0), "A weight of 16 bits takes 2 bytes, not 1."),
-    ((6.0, 6.0, 4.5, 3.5), "Eight bits are a byte: 6 * 4.5 / 8 = 3.375 GB."),
+    ((6.0, 0.5, 4.5, 4.0), "Eight bits are a byte: 6 * 4.5 / 8 = 3.375 GB."),
+    (
+        (30.5, 3.3, 4.5, 18.0),
+        "17.2 GB. The active weights are a part of the total: do not add them.",
+    ),
+    (
+        (8.2, 8.2, 8.0, 8.0),
+        "8.2 billion bytes are 8.2 GB: a GB is 1000 ** 3 bytes here, not 1024 ** 3.",
+    ),
+    ((5.0, 5.0, 16.0, 10.5), "10 GB. The weights alone are asked: no reserve."),
     ((235.0, 22.0, 4.5, 64.0), "All 235 billion weights count."),
 )
 
@@ -100,10 +113,18 @@ def _check_share(answer: Callable[..., object]) -> str | None:
             continue
         if not isinstance(got, int | float):
             note = "Return a number between 0 and 1."
+        elif abs(got - 100 * expected) < 0.5:
+            note = "A share lies between 0 and 1: no per cent."
         elif got > 1:
             note = "A share is at most 1: divide by all parameters of the model."
         elif abs(got - tables / body) < 1e-9:
             note = "The whole is body and tables together, not the body alone."
+        elif abs(got - body / (body + tables)) < 1e-9:
+            note = "This is the share of the body. The vocabulary's is the rest."
+        elif got == 0:
+            note = "// drops what is behind the point: a share needs /."
+        elif abs(got - expected) < 0.006:
+            note = "Right, but rounded: return the number as it is."
         asked = f"body={body}, vocabulary={vocabulary}, hidden={hidden}, tied={tied}"
         return f"{note}\n  input: {asked}\n  expected: {expected:.4f}\n  got: {got}"
     return None
@@ -181,6 +202,12 @@ def _check_cache(answer: Callable[..., object]) -> str | None:
             layers * pairs * head: "These are numbers of the keys alone. Values are"
             " kept too, and each number takes 2 bytes.",
             2 * 2 * pairs * head: "This is one layer. Each layer has its own cache.",
+            2 * 4 * layers * pairs * head: "A number takes 2 bytes here, not 4.",
+            2 * 16 * layers * pairs * head: "These are bits. 2 bytes a number.",
+            expected / 1024: "These are kB (of 1024 bytes). Return bytes.",
+            expected / 1000: "These are kB. Return bytes.",
+            2 * 2 * layers * pairs: "A head keeps head_dim numbers, not one.",
+            2 * 2 * layers * (queries + pairs) * head: "Query heads are not kept.",
         }
         known = faults.get(got) if isinstance(got, int | float) else None
         note = known or "Keys and values, in every layer, for each key and value head."
@@ -253,12 +280,21 @@ _SHOP = (
         " model's page first.",
     ),
     ("Qwen3.8-2.4T-A95B", "Its own licence sets conditions for large businesses."),
+    (
+        "Qwen2-72B-Instruct",
+        "Tongyi Qianwen is the older Qwen licence: a condition too.",
+    ),
+    (
+        "Qwen3.8-Flash-Next",
+        "This licence is in few lists. Name what is allowed, not what is forbidden.",
+    ),
 )
 
 
 def _check_sell(answer: Callable[..., object]) -> str | None:
+    cards = {card.name: card for card in catalog.cards()}
     for name, note in _SHOP:
-        card = catalog.find(name)
+        card = cards[name]
         expected, got = card.license == "Apache-2.0", answer(card)
         if got is expected:
             continue

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import accumulate
 from numbers import Real
 
 from qwen_course.checks import Exercise, Wrong
@@ -204,6 +205,11 @@ _SCRIPTS: tuple[tuple[_Script, str], ...] = (
         ([], [], _LONG, 2, (51, 52)),
         "No thought was opened in this reply, so there is nothing to close.",
     ),
+    (
+        ([], [], [8, 51, 9, 8, 9], 2, (51, 52)),
+        "The opening tag comes first if the model thinks. Further on it belongs to an"
+        " answer that speaks of the tag.",
+    ),
 )
 
 
@@ -257,6 +263,13 @@ def _check_next_id(answer: Answer) -> str | None:
             f"{note}\n  input: the model wants {wants}; budget={budget},"
             f" opening={opening}, closing={closing}"
             f"\n  expected: {expected} written\n  got: {got}"
+        )
+    late_id = answer([31, 4, 5, 6], 7, 2, 31, 32)
+    if late_id != 32:
+        return (
+            "More than the budget is written already. A thought that went beyond it"
+            " must be closed too.\n  input: written=[31, 4, 5, 6], wanted=7, budget=2,"
+            f" opening=31, closing=32\n  expected: 32\n  got: {late_id!r}"
         )
     return None
 
@@ -326,11 +339,14 @@ STOP_THOUGHT = Exercise(
 
 _CURVES: tuple[tuple[list[int], int, float, str], ...] = (
     (
-        [10, 100, 20, 30], 25, 0.1,
+        [10, 90, 20, 30], 25, 0.1,
         "Two of four thoughts fit, so two answers are right. Each of the other two is"
         " right with the probability `guess`.",
     ),
-    ([20, 10, 40, 20], 20, 0.25, "A thought of 20 tokens fits into a budget of 20."),
+    (
+        [40, 20, 10, 20, 30, 20], 20, 0.2,
+        "A thought of 20 tokens fits into a budget of 20.",
+    ),
     ([30, 10, 20], 50, 0.1, "All thoughts fit: all answers are right."),
     ([30, 10, 20], 0, 0.25, "No thought fits: all answers are guesses."),
 )  # fmt: skip
@@ -348,12 +364,20 @@ def _check_expected(answer: Answer) -> str | None:
         mean = sum(lengths) / n
         straight = [min(1.0, budget / end) for end in (mean, max(lengths))]
         straight += [guess + (1 - guess) * line for line in straight]
+        shared = sum(used <= budget for used in accumulate(lengths)) / n
         if _near(got, expected):
             continue
         if not isinstance(got, Real):
             note = "Return one number, a share from 0 to 1."
         elif _near(got, 100 * expected):
             note = "This is in percent. Return a share, from 0 to 1."
+        elif _near(got, n * expected):
+            note = (
+                "This is a number of right answers. A share is that number divided by"
+                " the number of problems."
+            )
+        elif _near(got, round(expected, 2)):
+            note = "This is rounded. Return the share as it is."
         elif share < 1 and _near(got, share):
             note = (
                 "Here every cut thought is a wrong answer. But a model that is cut"
@@ -368,6 +392,13 @@ def _check_expected(answer: Answer) -> str | None:
             note = (
                 "This is a straight line. Half of a thought is not half an answer: the"
                 " curve rises where a thought begins to fit, one problem at a time."
+            )
+        elif _near(got, share * guess + 1 - share):
+            note = "The other way round: a thought that fits is right, without a guess."
+        elif 0 < share < 1 and _near(got, shared + (1 - shared) * guess):
+            note = (
+                "Here all thoughts share one budget. Each has it whole, so none leaves"
+                " less to the next."
             )
         elif 0 < share < 1 and _near(got, guess, 1.0):
             note = (
@@ -466,6 +497,10 @@ _BALLOTS: tuple[tuple[list[tuple[str, int]], int, str | None, str], ...] = (
     (
         [("3", 25), ("7", 25), ("7", 50)], 100, "7",
         "The three samples cost 100 together, exactly what there is.",
+    ),
+    (
+        [("3", 60), ("7", 20), ("7", 20)], 100, "7",
+        "Each sample has one vote, however many tokens it cost.",
     ),
     ([("", 50), ("", 40)], 200, None, "Nobody voted: that is None."),
     ([("1", 80)], 50, None, "50 tokens pay for no sample: nobody voted, that is None."),

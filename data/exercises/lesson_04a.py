@@ -222,6 +222,12 @@ _HOLES: tuple[tuple[str, str, str, str], ...] = (  # written, after, expected, n
 )  # fmt: skip
 
 
+def _without_repeats(written: str, after: str) -> str:
+    first = after.strip().split("\n")[0].strip()
+    lines = written.split("\n")
+    return "\n".join(line for line in lines if line.strip() != first).rstrip()
+
+
 def _check_middle(answer: Answer) -> str | None:
     for written, after, expected, note in _HOLES:
         try:
@@ -234,6 +240,10 @@ def _check_middle(answer: Answer) -> str | None:
             note = "Return the text that belongs into the hole."
         elif str(got).rstrip() == expected:
             note = "White space is left at the end: take it off."
+        elif got == expected.replace("\n", ""):
+            note = "The lines are joined, but their line breaks are lost."
+        elif got == _without_repeats(written, after) and "<|" not in got:
+            note = "The repeated line is gone. What follows it must go too."
         return (
             f"{note}\n  input: written={written!r}, after={after!r}"
             f"\n  expected: {expected!r}\n  got: {got!r}"
@@ -396,7 +406,7 @@ def _least(n: int, enough: Callable[[int, int], bool]) -> int | None:
     return next((w for w in range((n + 1) // 2, n + 1) if enough(n, w)), None)
 
 
-_CHANGED = (10, 8, 6, 20, 100, 5, 1, 0)  # no other rule is right for the first five
+_CHANGED = (10, 8, 6, 20, 100, 17, 5, 1, 0)  # no other rule is right for the first five
 _OTHER_RULES: tuple[tuple[Callable[[int, int], bool], str], ...] = (
     (
         lambda n, w: _by_coin(n, w) <= 0.1,
@@ -437,6 +447,8 @@ def _check_wins(answer: Answer) -> str | None:
             continue
         if got is not None and not isinstance(got, Real):
             note = "Return a whole number, or None."
+        elif got is not None and got % 1:
+            note = "This is no number of wins. Compare chances, but return the wins."
         elif expected is None:
             note = (
                 f"Even if all {n} are won, the chance by coin is {_by_coin(n, n):g}:"
@@ -611,6 +623,10 @@ _BOXES: tuple[tuple[str, str | None, str], ...] = (
     (
         r"$\boxed{\left. x > 0 \right\}}$", r"\left. x > 0 \right\}",
         r"\} is a printed sign and closes nothing: do not count it.",
+    ),
+    (
+        r"One half is \frac{1}{2}}, and so $\boxed{", None,
+        "What stands before the first box is in no box, even if a brace is left over.",
     ),
 )  # fmt: skip
 

@@ -41,6 +41,8 @@ _CONTEXTS: tuple[tuple[tuple[int, ...], dict[int, str], str], ...] = (
             16: _UNSCALED,
             6: "These are patches. Each token is made of 2 x 2 patches.",
             25: "Not every picture costs the most. This one has fewer tokens.",
+            27: "The last picture is not whole: round down.",
+            1224: "These are the tokens of one picture. How many pictures fit?",
             10756: _AREA,
         },
         "It is resized to 1504 x 832 pixels: 47 x 26 units, 1222 tokens.",
@@ -250,6 +252,9 @@ def _other_boxes(
             " size.",
         ),
         ([top, left, low, far], "x comes first: left, top, right, bottom."),
+        ([left, far, top, low], "Corner by corner: left, top, then right, bottom."),
+        ([1.024 * value for value in right], "A whole side is 1000, not 1024."),
+        ([value / 10 for value in right], "This is in percent, a whole side is 1000."),
     )
 
 
@@ -380,6 +385,8 @@ _RECORDINGS: tuple[tuple[float, str], ...] = (
     (30, "A piece of 30 seconds is 750 tokens and two marks."),
     (75, "It is cut into 30 + 30 + 15 seconds: 752 + 752 + 377."),
     (0.333, "33 frames: 33 becomes 17, and 17 becomes 8. Use the two formulas."),
+    (0.35, "35 frames: 35 becomes 18, and 18 becomes 9. The formulas are not alike."),
+    (0.387, "These are 38.7 frames. Only whole ones count, so 38: round down."),
 )
 
 
@@ -399,6 +406,7 @@ def _check_sound(answer: Answer) -> str | None:
         others = {
             tokens: "Each piece has two marks, before and after it.",
             tokens + 2: "A piece has at most 30 seconds, and its own two marks.",
+            expected + 2 * (frames % 3000 == 0): "A rest of 0 frames is no piece.",
             frames + 2 * len(pieces): "These are frames. Their number is halved twice.",
             sum((f - 1) // 2 + 1 for f in pieces) + 2 * len(pieces): "The frames are"
             " halved twice: once by a convolution, once by pooling.",

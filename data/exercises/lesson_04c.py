@@ -12,49 +12,64 @@ Answer = Callable[..., Any]
 
 _BODY = {"embed_tokens": 1000, "0.self_attn": 400}  # names of weights, shortened
 _SPARSE = {"0.mlp.gate": 16} | {f"0.mlp.experts.{n}.up": 100 for n in range(4)}
-_NETS: tuple[tuple[dict[str, int], int, str], ...] = (  # sizes, chosen, note
+_TWO_LAYERS = {
+    f"{layer}.mlp.experts.{n}.{part}": size
+    for layer in (0, 1)
+    for n in (0, 1)
+    for part, size in (("up", 100), ("down", 50))
+}
+# Sizes, experts, chosen, note.
+_NETS: tuple[tuple[dict[str, int], int, int, str], ...] = (
     (
-        _BODY | _SPARSE, 1,
+        _BODY | _SPARSE, 4, 1,
         "The experts hold 400, a quarter of that works: 100. All the rest works: 1416.",
     ),
     (
-        _BODY | _SPARSE | {"1.mlp.up": 300}, 2,
+        _BODY | _SPARSE | {"1.mlp.up": 300}, 4, 2,
         "Layer 1 has no experts: its mlp works for each token.",
     ),
     (
-        _BODY | _SPARSE | {"0.mlp.shared_expert.up": 80}, 2,
+        _BODY | _SPARSE | {"0.mlp.shared_expert.up": 80}, 4, 2,
         "A shared expert is not chosen: it works for each token. Its name has no"
         " `.experts.`.",
     ),
-    (_BODY | _SPARSE, 4, "All four experts are chosen, so every parameter works."),
+    (_BODY | _SPARSE, 4, 4, "All four experts are chosen, so every parameter works."),
+    (
+        _BODY | _TWO_LAYERS, 2, 1,
+        "Two layers have experts, and each expert has two weights. The router takes 1"
+        " of 2 in each layer, so half of 600 works.",
+    ),
 )  # fmt: skip
 
 
 def _check_at_work(answer: Answer) -> str | None:
-    for sizes, chosen, note in _NETS:
+    for sizes, experts, chosen, note in _NETS:
         total = sum(sizes.values())
         inside = sum(n for name, n in sizes.items() if ".experts." in name)
-        working = inside * chosen // 4
+        working = inside * chosen // experts
         expected = total - inside + working
-        got = answer(dict(sizes), 4, chosen)
+        got = answer(dict(sizes), experts, chosen)
         if got == expected:
             continue
-        if not isinstance(got, Real):
+        if not isinstance(got, Real) or 0 < got < 1:
             note = "Return a number of parameters."
-        elif chosen == 1:
+        elif chosen == 1 and experts == 4:
             others = {
                 total * chosen // 4: "Only experts rest. Embeddings, attention and the"
                 " router work for each token.",
                 total: "These are all parameters: what must be in memory.",
                 working: "These are the experts alone. The rest works too.",
+                inside - working: "These rest. Count what works.",
                 total - inside: "The chosen experts are left out.",
                 expected - 1000: "Embeddings are parameters at work, too.",
                 expected - 12: "The router must look at each token: it works whole.",
                 expected - 16: "The router must look at each token: it works whole.",
             }
             note = others.get(got, note)
+        elif got == total - inside + inside // experts:
+            note = f"This counts one expert in each layer. Here it is {chosen}."
         return (
-            f"{note}\n  input: sizes={sizes}, experts=4, chosen={chosen}"
+            f"{note}\n  input: sizes={sizes}, experts={experts}, chosen={chosen}"
             f"\n  expected: {expected}\n  got: {got!r}"
         )
     return None
@@ -160,13 +175,13 @@ _MEASURED: tuple[tuple[dict[str, _Interval], str], ...] = (
         "Only c and a are apart. Look at every pair: b overlaps with both.",
     ),
     (
+        {"a": (0.6, 0.8), "b": (0.1, 0.3), "c": (0.85, 0.95)},
+        "Here all three are apart: that makes three claims.",
+    ),
+    (
         {"guessing": (0.20, 0.20), "blind": (0.13, 0.28), "seeing": (0.95, 1.0)},
         "Guessing is known exactly, so its interval has no width. It is a row like the"
         " others: blind is not shown to differ from it, seeing is.",
-    ),
-    (
-        {"a": (0.6, 0.8), "b": (0.1, 0.3), "c": (0.85, 0.95)},
-        "Here all three are apart: that makes three claims.",
     ),
 )
 
@@ -181,13 +196,16 @@ def _check_claims(answer: Answer) -> str | None:
         }
         got = answer(dict(intervals))
         try:
-            pairs = {(better, worse) for better, worse in got}
+            rows = [(better, worse) for better, worse in got]
+            pairs = set(rows)
         except (TypeError, ValueError):
             note, pairs = "Return a list of pairs: (better, worse).", set()
         else:
-            if pairs == expected:
+            if pairs == expected and len(rows) == len(pairs):
                 continue
-            if pairs == {(worse, better) for better, worse in expected}:
+            if pairs == expected:
+                note = "A pair stands here twice. Each claim is made once."
+            elif pairs == {(worse, better) for better, worse in expected}:
                 note = "The better one comes first in a pair."
             elif any(a == b for a, b in pairs):
                 note = "No model is better than itself."
@@ -291,8 +309,8 @@ CLAIMS = Exercise(
 _Routed = tuple[list[tuple[int, ...]], list[list[float]]]
 _BATCHES: tuple[tuple[_Routed, str], ...] = (
     (
-        ([(0, 1), (0, 1)], [[0.6, 0.2, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1]]),
-        "f is 1, 1, 0, 0 and P is 0.5, 0.3, 0.1, 0.1: 4 * (0.5 + 0.3).",
+        ([(0, 1), (0, 1)], [[0.6, 0.1, 0.1, 0.1, 0.1], [0.4, 0.3, 0.1, 0.1, 0.1]]),
+        "f is 1, 1, 0, 0, 0 and P is 0.5, 0.2, 0.1, 0.1, 0.1: 5 * (0.5 + 0.2).",
     ),
     (
         ([(0, 1), (2, 3)], [[0.4, 0.4, 0.1, 0.1], [0.1, 0.1, 0.4, 0.4]]),
@@ -302,6 +320,7 @@ _BATCHES: tuple[tuple[_Routed, str], ...] = (
         ([(0,), (1,), (0,)], [[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]]),
         "One expert is chosen for each token: f is 2/3 and 1/3, P is 0.6 and 0.4.",
     ),
+    (([(1,)], [[0.3, 0.7]]), "A single token is a batch too: f is 0 and 1."),
 )
 
 
@@ -312,6 +331,8 @@ def _check_balance(answer: Answer) -> str | None:
         f = [count / tokens for count in counts]
         mean = [sum(row[e] for row in probabilities) / tokens for e in range(experts)]
         expected = experts * sum(a * b for a, b in zip(f, mean, strict=True))
+        pairs = zip(chosen, probabilities, strict=True)
+        inside = sum(row[e] for picks, row in pairs for e in picks)
         got = answer([*chosen], [[*row] for row in probabilities])
         if isinstance(got, Real) and abs(got - expected) < 1e-9:
             continue
@@ -320,12 +341,17 @@ def _check_balance(answer: Answer) -> str | None:
              " is the number of chosen ones."),
             (expected / len(chosen[0]), "f is a share of tokens, not of choices: with"
              " two experts a token the f add up to 2."),
+            (expected / experts * len(chosen[0]), "E is the number of all experts."),
+            (experts * sum(mean[row[0]] for row in chosen) / tokens, "This counts the"
+             " first choice of each token. All that it chose count."),
             (expected * tokens, "Divide by the number of tokens, both f and P."),
             (expected * tokens**2, "Divide by the number of tokens, both f and P."),
             (experts * sum(a * a for a in f), "One of the factors is the mean"
              " probability P, not f once more."),
             (experts * sum(b * b for b in mean), "One of the factors is f, the share"
              " of tokens that chose the expert."),
+            (experts * inside / tokens, "P is a mean over all tokens, also over those"
+             " that did not choose the expert."),
             (max(f), "This is the busiest expert. The loss sums over all of them."),
         )  # fmt: skip
         if not isinstance(got, Real):

@@ -15,7 +15,7 @@ Answer = Callable[..., Any]
 
 _TENSORS: tuple[tuple[list[float], int, int, str], ...] = (  # weights, bits, group
     (
-        [0.7, -0.26, 0.31, 0.0, -1.4, 0.54, 0.2, 0.88], 4, 4,
+        [-0.26, 0.7, 0.31, 0.0, 0.54, 0.2, -1.4, 0.88], 4, 4,
         "The step of the first group is 0.7 / 7 = 0.1. So -0.26 is -2.6 steps: the code"
         " -3.",
     ),
@@ -85,6 +85,10 @@ def _scales_problem(got: list[float], groups: list[list[float]], bits: int) -> s
             " without it: use abs().",
         ),
         (
+            lambda g: abs(g[0]) / top,
+            "This is the first weight of each group. The largest can stand anywhere.",
+        ),
+        (
             lambda g: (max(g) - min(g)) / (2**bits - 1),
             "These are steps from the smallest weight to the largest (zero-point)."
             " With absmax, both sides of 0 have the same steps.",
@@ -117,6 +121,8 @@ def _codes_problem(got: list[float], exact: list[float], top: int) -> str:
         return ""
     if not all(code.is_integer() for code in got):
         return "A code is a whole number: of steps."
+    if all(abs(c - abs(value)) < 0.51 for c, value in zip(got, exact, strict=True)):
+        return "Only the scale has no sign. A code keeps its sign: that of its weight."
     away = [code - value for code, value in zip(got, exact, strict=True)]
     if all(abs(a) < 1.01 for a in away):
         return (
@@ -279,6 +285,10 @@ _FORMATS: tuple[tuple[int, int, int, int, int, str], ...] = (
     (
         596_049_920, 0, 3, 128, 16,
         "No embedding is set apart here: all weights have 3 + 16 / 128 bits.",
+    ),
+    (
+        1_000_000, 200_000, 4, 32, 16,
+        "Do not round: a small file has less than one MB.",
     ),
 )  # fmt: skip
 
@@ -443,8 +453,8 @@ _MEAN = (
     " another column reaches -8."
 )
 _SIGN = (
-    "Here is the largest activation above 0. One below 0 moves the output as far: use"
-    " the size without the sign."
+    "Here the errors or activations above 0 are largest. An error below 0, or an"
+    " activation, changes the output as much: use the sizes, without the sign."
 )
 
 
@@ -457,6 +467,10 @@ def _layer(seed: int) -> tuple[_Matrix, _Matrix]:
     return weights, inputs
 
 
+_TOKENS = [
+    [5.0, 0.1, 0.1, 0.2], [-4.9, 0.2, 0.1, 0.3], [4.8, -8.0, 0.2, 0.1],
+    [-5.0, 0.1, -0.1, 7.0], [4.9, 0.1, 0.3, 0.2],
+]  # fmt: skip
 _LAYERS: tuple[tuple[_Matrix, _Matrix, dict[int, str]], ...] = (
     (  # five rows, two columns: here a row is no column
         [[0.7, 0.13], [0.7, 0.31], [0.7, -0.21], [-0.7, 0.52], [0.7, -0.26]],
@@ -470,10 +484,12 @@ _LAYERS: tuple[tuple[_Matrix, _Matrix, dict[int, str]], ...] = (
     ),
     (
         [[0.13, 0.23, 0.7, 0.33], [0.21, 0.52, -0.7, 0.11], [0.41, -0.32, 0.7, 0.22]],
-        [
-            [5.0, 0.1, 0.1, 0.2], [-4.9, 0.2, 0.1, 0.3], [4.8, -8.0, 0.2, 0.1],
-            [-5.0, 0.1, -0.1, 7.0], [4.9, 0.1, 0.3, 0.2],
-        ],
+        _TOKENS,
+        {0: _MEAN, 3: _SIGN},
+    ),
+    (  # the same, with the errors of the worst column below 0
+        [[0.13, -0.23, 0.7, 0.33], [0.21, -0.52, -0.7, 0.11], [0.41, 0.32, 0.7, 0.22]],
+        _TOKENS,
         {0: _MEAN, 3: _SIGN},
     ),
     (*_layer(173), {}),  # each other measure has another worst column here

@@ -67,6 +67,19 @@ def _check_paired(answer: Answer) -> str | None:
                 "Each run belongs to one pair: the first A to the first B, and so on.",
             ),
             (
+                median(x / y for x, y in zip(seconds, seconds[len(a) :], strict=False)),
+                "A and B ran in turns: the first half of the times is not A's.",
+            ),
+            (
+                expected - 1,
+                "This tells how much faster. One and a half times as fast is the ratio"
+                " 1.5, not 0.5.",
+            ),
+            (
+                median(x - y for x, y in zip(a, b, strict=True)),
+                "These are differences, in seconds. How many times as fast? Divide.",
+            ),
+            (
                 a[len(a) // 2] / b[len(b) // 2],
                 "The pairs are not sorted: this is the one in the middle of the row.",
             ),
@@ -228,6 +241,23 @@ def _check_speedup(answer: Answer) -> str | None:
                 "The pass of the big model itself takes time, too: 1.",
             ),
             (
+                passes / sum(powers),
+                "Upside down: tokens divided by time, not time by tokens.",
+            ),
+            (
+                sum(powers) / (passes + cost),
+                "The draft model writes only the drafts. The last token is the big"
+                " model's.",
+            ),
+            (
+                1 / (1 - accepted or 1) / passes,
+                f"This is a draft without end: it has {drafted} tokens.",
+            ),
+            (
+                sum(powers) / (1 + (sum(powers) - 1) * cost),
+                "Every draft costs time, also those that are thrown away.",
+            ),
+            (
                 (drafted + 1) / passes,
                 "This is the most that a pass can give, if all drafts are accepted.",
             ),
@@ -335,6 +365,10 @@ _ROOFS: tuple[tuple[int, int, float, float, str], ...] = (
         8_190_735_360, 622_329_856, 16, 3350,
         "Qwen3-8B on a card with 3,350 GB/s reads 7.57 billion weights of 2 bytes.",
     ),
+    (
+        8_190_735_360, 622_329_856, 16, 38,
+        "Do not round: on a slow machine it is 2.5 tokens a second.",
+    ),
 )  # fmt: skip
 
 
@@ -366,6 +400,15 @@ def _check_roof(answer: Answer) -> str | None:
                 "This takes a weight for a byte, whatever its bits are."
                 if bits > 8
                 else "A weight may take less than a byte, as here: use bits / 8.",
+            ),
+            (
+                bandwidth * 1e9 / (parameters - embedding) / 2,
+                "Not all weights have 16 bits: look at `bits`.",
+            ),
+            (
+                bandwidth * 1e9 / (parameters - 2 * embedding) / bits * 8,
+                "The output head is as large as the embedding, but it is read for each"
+                " token.",
             ),
             (
                 bandwidth * 1e9 / embedding / bits * 8,

@@ -1,6 +1,7 @@
 """Exercises of lesson 05c: a format for a machine, the longest context, a price."""
 
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any
 
 from qwen_course import catalog
@@ -24,7 +25,7 @@ _MACHINES = [
                  "Qwen2.5-Coder-0.5B-Instruct")
     for memory_gb in (0.7, 1.6, 3.2, 6.4, 9.0, 12.8)
     for context in (1024, 8192, 32_768)
-]  # fmt: skip
+] + [("Qwen3-0.6B", 2.131623936, 8192)]  # fmt: skip  # bf16 takes exactly this
 
 
 def _first(fits: Iterable[tuple[str, bool]]) -> str | None:
@@ -32,7 +33,7 @@ def _first(fits: Iterable[tuple[str, bool]]) -> str | None:
 
 
 def _check_best(answer: Answer) -> str | None:
-    cards = {name: catalog.find(name) for name, *_ in _MACHINES}
+    cards = {name: catalog.find(name) for name in {name for name, *_ in _MACHINES}}
     needs: list[dict[str, catalog.Memory]] = [
         {f: catalog.memory(cards[name], f, context) for f in _FORMATS}
         for name, _, context in _MACHINES
@@ -47,6 +48,18 @@ def _check_best(answer: Answer) -> str | None:
         _first((f, r[f].total_gb <= gb) for f in reversed(_FORMATS)) for r, gb in rows
     ]
     bare = [_first((f, m.weights_gb <= gb) for f, m in r.items()) for r, gb in rows]
+    cache = [_first((f, m.kv_cache_gb <= gb) for f, m in r.items()) for r, gb in rows]
+    below = [_first((f, m.total_gb < gb) for f, m in r.items()) for r, gb in rows]
+    twice = [
+        _first((f, m.total_gb + m.kv_cache_gb <= gb) for f, m in r.items())
+        for r, gb in rows
+    ]
+    one_context = [
+        _first(
+            (f, catalog.memory(cards[name], f, 4096).total_gb <= gb) for f in _FORMATS
+        )
+        for name, gb, _ in _MACHINES
+    ]
     layers = []
     for (name, gb, _), row in zip(_MACHINES, needs, strict=True):
         count = catalog.parameters(cards[name]).non_embedding
@@ -59,6 +72,13 @@ def _check_best(answer: Answer) -> str | None:
         "This is the smallest format that fits. Best is the one with most bits.": small,
         "The embedding tables lie in memory, too: not only the layers.": layers,
         "Where nothing fits, return None.": [f or "q4_k_m" for f in expected],
+        "Return None itself, not a text.": [f or "None" for f in expected],
+        "This looks at the cache alone: count the weights, too.": cache,
+        "total_gb holds the cache already: here it counts twice.": twice,
+        "`at most` means: exactly memory_gb fits, too.": below,
+        "This is not the cache of this context: give `context` to memory().": (
+            one_context
+        ),
         "This is always the same format: try them one after the other.": (
             [got[0]] * len(got)
         ),
@@ -68,6 +88,8 @@ def _check_best(answer: Answer) -> str | None:
     name, memory_gb, context = _MACHINES[wrong]
     sizes_told = {f: round(m.total_gb, 2) for f, m in needs[wrong].items()}
     note = _note(got, beliefs, f"The needs in GB are {sizes_told}.")
+    if not all(isinstance(f, str | None) for f in got):
+        note = "Return the name of one format, a text, or None."
     return (
         f"{note}\n  input: {name}, memory_gb={memory_gb}, context={context}"
         f"\n  expected: {expected[wrong]!r}\n  got: {got[wrong]!r}"
@@ -136,12 +158,17 @@ BEST = Exercise(
 
 # --- 5c.2 ---------------------------------------------------------------------------
 
-_ROOMS = [
-    (name, dtype, memory_gb)
-    for name in ("Qwen3-8B", "Qwen3-0.6B", "Qwen2.5-1.5B-Instruct", "Qwen3.5-4B")
-    for dtype in ("bf16", "q4_k_m")
-    for memory_gb in (0.3, 1.6, 3.2, 6.4, 20.0)
-]
+_ROOMS = (  # so few that a loop over all lengths ends in time, too
+    ("Qwen3-0.6B", "bf16", 0.3),
+    ("Qwen3-0.6B", "bf16", 1.6),
+    ("Qwen3-0.6B", "bf16", 2.131623936),  # 8192 tokens take exactly this
+    ("Qwen3-0.6B", "bf16", 6.4),
+    ("Qwen3-0.6B", "q4_k_m", 1.6),
+    ("Qwen2.5-1.5B-Instruct", "bf16", 3.2),
+    ("Qwen2.5-1.5B-Instruct", "q4_k_m", 1.6),
+    ("Qwen3-8B", "q4_k_m", 30.0),  # context_extended
+    ("Qwen3.5-0.8B", "q4_k_m", 1.6),  # not all layers have a cache
+)
 
 
 def _longest(card: catalog.ModelCard) -> int:
@@ -149,42 +176,53 @@ def _longest(card: catalog.ModelCard) -> int:
 
 
 def _check_longest(answer: Answer) -> str | None:
-    got, exact, weightless, unlimited = [], [], [], []
+    got: list[Any] = []
+    exact, weightless, unlimited, native, usual = [], [], [], [], []
+    cards = {name: catalog.find(name) for name in {name for name, *_ in _ROOMS}}
     for name, dtype, memory_gb in _ROOMS:
-        card = catalog.find(name)
+        card = cards[name]
         need = catalog.memory(card, dtype, 1)
         room, limit = memory_gb - need.weights_gb, _longest(card)
         exact.append(min(limit, max(0, int(room / need.kv_cache_gb + 1e-9))))
         weightless.append(min(limit, int(memory_gb / need.kv_cache_gb + 1e-9)))
         unlimited.append(max(0, int(room / need.kv_cache_gb + 1e-9)))
+        native.append(min(card.context_native, exact[-1]))
+        usual.append(max(0, int(room / need.kv_cache_gb / 4096)))
         got.append(answer(card, dtype, memory_gb))
-    wrong = [
-        i for i, (a, b) in enumerate(zip(got, exact, strict=True))
-        if not isinstance(a, int) or a != b
-    ]  # fmt: skip
-    if not wrong:
+    whole = [isinstance(a, Real) and float(a).is_integer() for a in got]
+    told = [int(a) if is_so else 0 for a, is_so in zip(got, whole, strict=True)]
+    if told == exact and all(whole):
         return None
-    told = [a if isinstance(a, int | float) else 0 for a in got]
+    pairs = zip(told, exact, whole, strict=True)
+    wrong = next(i for i, (a, b, is_so) in enumerate(pairs) if not is_so or a != b)
     beliefs = {
         "The weights lie there before the first token: the cache gets the rest.": (
             weightless
         ),
         "The model itself has a limit: context_native, or context_extended.": unlimited,
+        "memory() of 4,096 tokens was taken for that of one: give it the context 1.": (
+            usual
+        ),
+        "Some models read more than context_native: up to context_extended.": native,
     }
-    name, dtype, memory_gb = _ROOMS[wrong[0]]
+    name, dtype, memory_gb = _ROOMS[wrong]
     note = "Look at weights, at the cache of one token, and at the model's limit."
-    if not all(isinstance(a, int) for a in got):
-        note = "Tokens are whole: return an int."
+    if not all(isinstance(a, Real) for a in got):
+        note = "Return a number of tokens."
+    elif not all(whole):
+        note = "Tokens are whole: a part of a token does not count."
     elif any(a < 0 for a in told):
         note = "If not even the weights fit, no token does: 0."
     elif all(a in (b, b + 1) for a, b in zip(told, exact, strict=True)):
         note = "This is the first context that does not fit: one token less."
-    elif all(a & (a - 1) == 0 or a == b for a, b in zip(got, exact, strict=True)):
+    elif all(a in (b, b - 1) for a, b in zip(told, exact, strict=True)):
+        note = "One token more still fits: what takes exactly memory_gb does."
+    elif all(a & (a - 1) == 0 or a == b for a, b in zip(told, exact, strict=True)):
         note = "Not only powers of two: the exact number of tokens."
     note = _note(got, beliefs, note)
     return (
         f"{note}\n  input: {name}, dtype={dtype!r}, memory_gb={memory_gb}"
-        f"\n  expected: {exact[wrong[0]]}\n  got: {got[wrong[0]]!r}"
+        f"\n  expected: {exact[wrong]}\n  got: {got[wrong]!r}"
     )
 
 
@@ -274,7 +312,7 @@ def _check_dollars(answer: Answer) -> str | None:
         tokens = speed * 3600 / 1e6  # millions an hour
         expected = (power + machine) / tokens
         got = answer(*bill)
-        if isinstance(got, int | float) and abs(got - expected) <= 1e-6 * expected:
+        if isinstance(got, Real) and abs(got - expected) <= 1e-6 * expected:
             continue
         beliefs = (
             (expected / 1e6, "This is for one token, not for a million."),
@@ -287,10 +325,17 @@ def _check_dollars(answer: Answer) -> str | None:
             ((power + price) / tokens, "The whole machine in one hour? Divide its price"
              " by its hours."),
             (1 / expected, "Upside down: dollars per token, not tokens per dollar."),
+            (power + machine, "This is the cost of an hour: how many tokens are that?"),
+            (expected * 60, "An hour has 3,600 seconds, not 60."),
+            ((power * hours + price) / tokens, "This is the cost of the machine's whole"
+             " life, divided by the tokens of an hour."),
+            (100 * expected, "These are cents: return dollars."),
         )  # fmt: skip
         note = "Work out the cost of an hour, then the tokens of an hour."
-        if not isinstance(got, int | float):
+        if not isinstance(got, Real):
             note = "Return a number of dollars."
+        elif any(abs(got - round(expected, n)) < 1e-9 for n in range(6)):
+            note = "This is rounded: return all digits."
         else:
             near = (n for v, n in beliefs if abs(got - v) <= 1e-6 * abs(v))
             note = next(near, note)

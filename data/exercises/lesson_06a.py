@@ -32,6 +32,10 @@ _CHATS: tuple[_Chat, ...] = (
         [1, 30, 9, 41, 2, 9, 1, 31, 32, 9, 42, 43, 2, 9],
         1, 2, [31, 32, 9],
     ),
+    (  # a role that begins with the same id
+        [1, 31, 33, 9, 41, 2, 9, 1, 31, 32, 9, 42, 2, 9],
+        1, 2, [31, 32, 9],
+    ),
 )  # fmt: skip
 
 
@@ -61,6 +65,10 @@ def _mask_problem(got: Sequence[Any], chat: _Chat) -> str:
         )
     if got == _labels(ids, _turns(ids, end, header)):
         return "A user can write these words, too: a turn begins with <|im_start|>."
+    alike = [i for i in range(len(ids)) if ids[i : i + 2] == [start, header[0]]]
+    firsts = [i + 1 + len(header) for i in alike]
+    if got == _labels(ids, [(first, ids.index(end, first)) for first in firsts]):
+        return "Another role can begin with the same id: compare the whole header."
     if got == [-100 if id == end else id for id in ids]:
         return (
             "Only the id of <|im_end|> was taken out, as if it were padding. It must"
@@ -246,7 +254,7 @@ _ADAPTED: tuple[tuple[_Matrix, _Matrix, _Matrix, float, _Matrix], ...] = (
     ([[1, 0, 2], [0, 1, 0]], [[1, -1, 2]], [[2], [1]], 4, [[1, 2, 3]]),
     (
         [[1, 0], [0, 1], [1, 1]], [[1, 2], [0, 1], [1, 0], [3, 1]],
-        [[1, 0, 0, 1], [0, 1, 0, 2], [0, 0, 1, 0]], 8, [[1, 0], [0, 1], [2, 2]],
+        [[1, 0, 0, 1], [0, 1, 0, 2], [0, 0, 1, 0]], 10, [[1, 0], [0, 1], [2, 2]],
     ),
 )  # fmt: skip
 
@@ -276,6 +284,9 @@ def _merge_problem(output: Any, merged: Any, W: Any, update: Any, x: Any, scale:
             "Divide alpha by the rank, not by its square root (rsLoRA does).",
         ),
         (W + B @ A, "alpha is missing: alpha / rank."),
+        (W + B @ A / rank, "alpha is missing: alpha / rank."),
+        (W + B @ A / scale, "Upside down: it is alpha / rank, not rank / alpha."),
+        (W + B @ A * (scale // 1), "alpha / rank need not be whole: / instead of //."),
         (
             W + update * scale,
             "alpha / rank is there twice: for A and for B. Once is right.",
@@ -453,16 +464,20 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("Hi"), _says("Hello!")],
             [{"role": "human", "content": "Hi"}, _says("Hello!")],
             [_user("Are you there?")],
-            [_user("2 + 3?"), _says("I count."), _tool("5"), _says("5")],
+            [_system("Go."), _user("2 + 3?"), _says("I count."), _tool("5"),
+             _says("5")],
+            [_user("2 + 3?"), {"role": "function", "content": "5"}, _says("5")],
         ],
         _TESTS, 20,
-        "Row 1 has a role that the template does not know; row 2 has no answer; row 3"
-        " is right: results of tools have the role tool.",
+        "Rows 1 and 4 have a role that the template does not know; row 2 has no answer;"
+        " row 3 is right: results of tools have the role tool.",
     ),
     (
-        [[_user("a"), _says("")], [_user("a"), _says(" \n")], [_user("a"), _says("0")]],
+        [[_user("a"), _says("")], [_user("a"), _says(" \n")], [_user("a"), _says("0")],
+         [_user(""), _says("0")]],
         _TESTS, 20,
-        "Spaces and newlines alone are an empty answer, too.",
+        "Spaces and newlines alone are an empty answer, too. In row 3 the user's"
+        " message is empty, not the answer.",
     ),
     (
         [
@@ -470,10 +485,14 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("one two three"), _says("four five six")],
             [_user("one"), _says("internationalisation telecommunication")],
             [_system("one two three four"), _user("a"), _says("b")],
+            [_user("one   two"), _says("three four five")],
+            [_user("one\ntwo\nthree"), _says("four\nfive six")],
+            [_user("one"), _says("two"), _tool("three four five"), _says("six")],
         ],
         _TESTS, 5,
-        "Count the words of all messages of a row, the system prompt's too. Exactly"
-        " `longest` words are allowed.",
+        "Count the words of all messages of a row, also of the system prompt and of"
+        " tools. Exactly `longest` words are allowed. Between two words are spaces or"
+        " newlines, one or more.",
     ),
     (
         [
@@ -484,21 +503,14 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("Hi"), _says("Hello!"), _user("name a river."), _says("Nile")],
             [_user("Name a river. It must be in Asia."), _says("Indus")],
             [_user("Ask me something."), _says("Name a river.")],
+            [_user("Name a river."), _says("Nile"), _user("Thanks."), _says("Bye.")],
+            [_user("What is 2 + 2 + 2?"), _says("6")],
+            [_user("say hi!"), _says("Hi!")],
         ],
-        _TESTS, 20,
-        "A row leaks if any user's message has the words of a test, all of them and no"
-        " others. Compare in lower case, split at spaces.",
-    ),
-    (
-        [
-            [{"role": "human", "content": "4"}, _user("Name a river.")],
-            [_user("Name a river.")],
-            [_user("Name a river."), _says(" ")],
-            [_user("Name a river."), _says("Nile or Rhine or Indus")],
-        ],
-        _TESTS, 6,
-        "If a row has several faults, the first of the list counts: role, no answer,"
-        " empty, too long, leak.",
+        [*_TESTS, " Say  hi!\n"], 20,
+        "A row leaks if any user's message has the words of a test, all of them, in"
+        " this order, and no others. Compare both texts in lower case, split at"
+        " spaces.",
     ),
     (
         [[_user("Hi"), _says("Hello!"), _user("Bye")], [_user("Hi"), _says("Hello!")]],
@@ -506,10 +518,26 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
         "Row 0 has an answer, but not at the end: its last message is the user's.",
     ),
     (
-        [[_user("Hi"), _says(""), _user("Hello?"), _says("Hello!")]],
+        [
+            [{"role": "human", "content": "4"}, _user("Name a river.")],
+            [_user("Name a river.")],
+            [_user("Name a river."), _says(" ")],
+            [_user("Name a river."), _says("Nile or Rhine or Indus")],
+            [_user("Name a river."), _says(""), _user("one two three four")],
+            [_user("one two three four five six seven"), _says("")],
+        ],
+        _TESTS, 6,
+        "If a row has several faults, the first of the list counts: role, no answer,"
+        " empty, too long, leak.",
+    ),
+    (
+        [
+            [_user("Hi"), _says(""), _user("Hello?"), _says("Hello!")],
+            [_user("Hi"), _says("Hello!"), _user("Bye"), _says("")],
+        ],
         [], 20,
-        "Row 0: every answer of the assistant is learnt, not only the last. The first"
-        " one is empty.",
+        "Every answer of the assistant is learnt, not only the last. In row 0 the first"
+        " one is empty, in row 1 the second.",
     ),
 )  # fmt: skip
 
@@ -540,6 +568,8 @@ def _check_rows(answer: Answer) -> str | None:
             note = "Return a dictionary: the number of a row -> the reason."
         elif got == {i + 1: reason for i, reason in right.items()}:
             note = "Rows count from 0."
+        elif {i: reason for i, reason in got.items() if reason} == right:
+            note = "Only bad rows have a place here: leave the good ones out."
         elif any(reason not in _REASONS for reason in got.values()):
             note = 'A reason is "role", "no answer", "empty", "too long" or "leak".'
         return (

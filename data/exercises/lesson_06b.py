@@ -40,6 +40,10 @@ _SIZES: tuple[tuple[_Points, str], ...] = (
         "8 overlaps the best. That 16, between them, does not, changes nothing.",
     ),
     (
+        [(8, 66, 100), (16, 60, 100), (32, 70, 100)],
+        "8 overlaps the best, though 16 has a lower share.",
+    ),
+    (
         [(2, 5, 20), (4, 12, 20), (8, 15, 20), (16, 14, 20), (32, 3, 20)],
         "The best is 8 here. With 20 questions, 4 is not clearly worse.",
     ),
@@ -97,6 +101,10 @@ def _enough_beliefs(points: _Points) -> dict[str, float]:
         "This is the first that is clearly worse. Find the first that is not.": next(
             (p[0] for p, (_, top) in zip(points, ends, strict=True) if top < low), -1
         ),
+        "This is the lowest share that overlaps. Find the smallest number.": min(
+            (_share(p), p[0]) for p, (_, top) in zip(points, ends, strict=True)
+            if top >= low
+        )[1],
         "A fixed distance will not do: how much is clear depends on n.": next(
             p[0] for p in points if _share(p) >= _share(best) - 0.1
         ),
@@ -265,6 +273,8 @@ _BUDGETS: tuple[tuple[_Shapes, int, int, float], ...] = (
     ([(512, 64), (64, 512)], 6, 2, 0.22),
     ([(1024, 8)], 4, 2, 0.1),
     ([(512, 64), (64, 512)], 6, 2, 0.005),
+    ([(64, 192)], 4, 4, 1.1),  # above 64
+    ([(4096, 4096)], 36, 2, 37.74872),  # 16 bytes too few for 64
 )
 
 
@@ -294,6 +304,8 @@ def _check_rank(answer: Answer) -> str | None:
         "This is the first rank that does not fit. Go down to the power below.",
         "A rank that takes exactly the budget fits.",
         "This is the largest whole number. Ranks are powers of two here.",
+        "Return the rank, not the MB that it takes.",
+        "Do not stop at a rank of your choice: go on while it fits.",
     )
     for shapes, layers, size, budget in _BUDGETS:
         sums = [n + m for n, m in shapes]
@@ -315,6 +327,8 @@ def _check_rank(answer: Answer) -> str | None:
             max(1, 2 * best) if best * one < budget * 1e6 else best,
             _largest(one, budget * (1 - 1e-9)),
             int(budget * 1e6 // one),
+            best * one / 1e6,
+            min(64, best),
         ))  # fmt: skip
     whole = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
     wrong = [i for i, g in enumerate(got) if not whole[i] or g != right[i]]
@@ -326,9 +340,9 @@ def _check_rank(answer: Answer) -> str | None:
     if not all(whole):
         note = "Return a whole number, the rank."
     elif not (note := next((told for told, ranks in named if [*ranks] == got), "")):
-        note = f"Rank {max(1, best)} takes {max(1, best) * one / 1e6:.3g} MB."
+        note = f"Rank {max(1, best)} takes {max(1, best) * one / 1e6:.8g} MB."
         if best:
-            note = f"{note[:-1]}, rank {2 * best} {2 * best * one / 1e6:.3g} MB."
+            note = f"{note[:-1]}, rank {2 * best} {2 * best * one / 1e6:.8g} MB."
     return (
         f"{note}\n  input: shapes={shapes}, layers={layers}, bytes_per_weight={size},"
         f" budget_mb={budget}\n  expected: {best}\n  got: {got[wrong[0]]!r}"
@@ -447,7 +461,7 @@ _PLANS: tuple[_Plan, ...] = (  # examples, batch_size, accumulate, epochs, warm_
     (1000, 4, 8, 2, 0.03),
     (3, 8, 2, 1, 0.1),
     (50, 5, 4, 6, 0.0),
-    (70, 3, 5, 4, 0.5),
+    (70, 3, 5, 4, 0.45),
 )
 
 
@@ -478,6 +492,9 @@ def _plan_beliefs(plan: _Plan) -> tuple[dict[str, float], ...]:
         "Round up, but do not add a step where nothing is left over.": (
             n * epochs // size + 1
         ),
+        "Only the warm-up is rounded to the nearest number. Steps are rounded up.": (
+            round(n * epochs / size)
+        ),
     }
     warms: dict[str, float] = {
         "The share is of all steps, and the rate rises once: not once an epoch.": (
@@ -494,6 +511,7 @@ def _plan_beliefs(plan: _Plan) -> tuple[dict[str, float], ...]:
         ),
         "Warm-up is a number of steps, not a share.": share,
         "There is no half step: round the warm-up to a whole number.": share * right,
+        "0 is a whole number, too: there may be no warm-up.": max(1, warm),
     }
     read: dict[str, float] = {
         "The last step is filled up from the next epoch: its rows are read, too.": (

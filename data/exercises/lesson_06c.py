@@ -15,6 +15,12 @@ Answer = Callable[..., Any]
 
 _HIGH, _OVER, _LOW, _FINE = "rate too high", "overfits", "rate too low", "healthy"
 _CURVES = ("loss", "validation_loss", "learning_rate")
+_SHORT = {  # the card's example
+    "cause": _LOW,
+    "loss": [6.0, 6.1, 5.9, 6.0, 6.1],
+    "validation_loss": [6.0],
+    "learning_rate": [1e-6] * 5,
+}
 _CONFUSED = {  # (what it is, what was answered) -> why not
     (_OVER, _FINE): "The training loss alone looks fine. But the validation loss ends"
     " above its lowest: it was better before.",
@@ -44,7 +50,7 @@ _CONFUSED = {  # (what it is, what was answered) -> why not
 
 
 def _check_diagnosis(answer: Answer) -> str | None:
-    for run in json.loads(catalog.text("samples/broken_runs.json")):
+    for run in [*json.loads(catalog.text("samples/broken_runs.json")), _SHORT]:
         got = answer({name: [*run[name]] for name in _CURVES})
         if isinstance(got, str) and got == run["cause"]:
             continue
@@ -183,6 +189,7 @@ _TALKS: tuple[_Messages, ...] = (
     [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."}],
     [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."},
      _user("Sure?"), _says("Yes.\nI am.")],
+    [_user("Sort:\n2\n1\n"), _says("1\n2\n")],
 )  # fmt: skip
 
 
@@ -205,6 +212,8 @@ def _pair_problem(prompt: str, target: str, messages: _Messages) -> str:
     last, thinks = messages[-1], "reasoning_content" in messages[-1]
     if (prompt, target) == (wanted, right):
         return "The prompt comes first, then the target."
+    if target.startswith("<|im_start|>"):
+        return "Serving opens the answer: <|im_start|>assistant belongs to the prompt."
     if not target.rstrip("\n").endswith(_CLOSE):
         return "The target lacks <|im_end|>: so the model never learns to stop."
     if target.endswith("\n"):
@@ -228,6 +237,9 @@ def _pair_problem(prompt: str, target: str, messages: _Messages) -> str:
         return "The thought is missing in the target."
     if "<think>" in prompt[: prompt.rfind("<|im_start|>")]:
         return "Earlier turns carry no thought, not even an empty one."
+    ends = [m["content"] for m in messages if m["content"].endswith("\n")]
+    if any(end + _CLOSE not in prompt + target for end in ends):
+        return "A newline at the end of a content is lost: leave a content as it is."
     if (prompt + target).replace("\n", "") == (right + wanted).replace("\n", ""):
         return "Only newlines differ: after a role, after <|im_end|>, around a thought."
     return f"The answer {last['content']!r} is the target, all before it the prompt."
@@ -432,6 +444,12 @@ def _memory_beliefs(need: _Need) -> dict[str, float]:
         ),
         "Full tuning has no adapter.": right + 16 * adapter * full,
         "A byte has 8 bits: divide bits by 8.": right - base + all_of * bits,
+        "4.5 bits are more than half a byte: do not round them down.": (
+            right - base + all_of * (bits // 8)
+        ),
+        'The two ways are swapped: "full" trains all weights, "lora" the adapter.': (
+            base + 16 * (adapter if full else all_of)
+        ),
         "bits is left out: the loaded weights do not all take 2 bytes.": (
             right - base + 2 * all_of
         ),

@@ -45,6 +45,7 @@ _OUTCOMES = (  # questions won, lost, right both times, wrong both times
     (5, 15, 50, 30),
     (60, 40, 150, 150),
     (70, 55, 100, 75),
+    (13, 4, 20, 23),  # a corrected normal curve is too careful here
 )
 
 
@@ -119,6 +120,14 @@ def _of_verdicts(got: list[str], right: list[str], otherwise: str) -> str:
             "Tuning can make a model worse: say so where losses are more than luck.",
             [_OPEN if verdict == _WORSE else verdict for verdict in right],
         ),
+        (
+            "Where more is lost than won, tuning did harm: that is not better.",
+            [_BETTER if verdict == _WORSE else verdict for verdict in right],
+        ),
+        (
+            "5 % is 0.05.",
+            _verdicts(lambda up, down, _: 2 * _tail(min(up, down), up + down) <= 0.5),
+        ),
         (split, _verdicts(lambda up, down, _: _exactly(up, down) <= 0.05)),
         (split, _verdicts(lambda up, down, _: 2 * _exactly(up, down) <= 0.05)),
         (
@@ -128,6 +137,12 @@ def _of_verdicts(got: list[str], right: list[str], otherwise: str) -> str:
         (
             "This is the normal curve. It is too sure here: count exactly.",
             _verdicts(lambda up, down, _: abs(up - down) > 1.96 * (up + down) ** 0.5),
+        ),
+        (
+            "This is a corrected normal curve. It is close, no more: count exactly.",
+            _verdicts(
+                lambda up, down, _: abs(up - down) - 1 > 1.96 * (up + down) ** 0.5
+            ),
         ),
         (
             f'"{_BETTER}" and "{_WORSE}" are swapped: won is right after tuning only.',
@@ -395,6 +410,15 @@ def _of_rows(got: list[Any], otherwise: str) -> str:
         "A step moves on by the whole batch, not by the rows of one process.": (
             lambda k, n, s, b, r: _dealt(s * (b // n), k, n, b, r)
         ),
+        "The last row of the batch is missing: range() leaves out its end.": (
+            lambda k, n, s, b, r: _dealt(s * b, k, n, b - 1, r)
+        ),
+        "Rows count from 0, too: the last one is `rows` - 1.": (
+            lambda k, n, s, b, r: [i + 1 for i in _taken(k, n, s, b, r)]
+        ),
+        "This is sorted. Leave the rows in the order of the batch.": (
+            lambda k, n, s, b, r: sorted(_taken(k, n, s, b, r))
+        ),
     }
     lists = ((told, [rule(*case) for case in _STEPS]) for told, rule in beliefs.items())
     return _note(got, lists, otherwise)
@@ -441,6 +465,8 @@ def _check_rows(answer: Answer) -> str | None:
                 continue
             note = f"{shown[3]} rows cannot be shared evenly by {shown[1]} processes."
             expected = "ValueError"
+            if isinstance(found, ValueError) or found is ValueError:
+                note = "Raise the ValueError, do not return it."
             break
         else:
             return None

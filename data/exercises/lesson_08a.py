@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 from qwen_course.checks import Exercise, Wrong
@@ -17,6 +18,7 @@ _BATCHES: tuple[tuple[_Rows, int], ...] = (
     ([[1, 2], [3, 4]], 9),  # nothing to pad
     ([[4], [7, 0, 7, 2], [0, 6]], 0),  # prompts hold the id of the padding
     ([[3, 3, 3, 3, 3]], 1),
+    ([[7], [4, 7, 0], [2, 0]], 7),  # the padding is not 0
 )
 
 
@@ -29,10 +31,14 @@ def _padded(rows: _Rows, pad: int, left: bool = True) -> tuple[_Rows, _Rows]:
     return ids, mask
 
 
+def _of_lists(part: Any) -> bool:
+    return isinstance(part, list) and all(isinstance(row, list) for row in part)
+
+
 def _pad_problem(got: Any, rows: _Rows, pad: int) -> str:
     """Return what is wrong with a pair that is not the expected one."""
     parts = got if isinstance(got, tuple) else ()
-    sizes = [len(part) for part in parts if isinstance(part, list)]
+    sizes = [len(part) for part in parts if _of_lists(part)]
     if sizes != [len(rows)] * 2:
         return "Return two lists of rows: the ids and the mask."
     ids, mask = parts
@@ -44,6 +50,8 @@ def _pad_problem(got: Any, rows: _Rows, pad: int) -> str:
             "The padding stands on the right. The model writes after the last token,"
             " so a short prompt would go on from padding."
         )
+    if ids == _padded(rows, 0)[0] != right:
+        return "These rows are filled with 0. The padding is `pad`."
     if ids != right:
         return "A prompt has lost or changed tokens: the padding stands before them."
     if mask == [[1 - mark for mark in row] for row in marks]:
@@ -62,12 +70,13 @@ def _check_pad(answer: Answer) -> str | None:
     for rows, pad in _BATCHES:
         given = [[*row] for row in rows]
         got, right = answer(given, pad), _padded(rows, pad)
+        got = tuple(got) if isinstance(got, list) and len(got) == 2 else got
         shown = (
             f"\n  input: rows={rows}, pad={pad}\n  expected: {right}\n  got: {got!r}"
         )
         if given != rows:
             return f"The caller's rows were changed: make new lists.{shown}"
-        if got != right:
+        if not (isinstance(got, tuple) and all(map(_of_lists, got)) and got == right):
             return _pad_problem(got, rows, pad) + shown
     return None
 
@@ -192,6 +201,18 @@ _QUEUES: tuple[tuple[list[_Job], int, int, str], ...] = (
         [("a", "greedy", 90), ("b", "greedy", 20), ("c", "greedy", 10)], 2, 1000,
         "Oldest first: who puts short ones first lets long ones wait for ever.",
     ),
+    (
+        [("a", "greedy", 40), ("b", "greedy", 100), ("c", "greedy", 40)], 8, 200,
+        "b was taken, so it is the longest from now on: c would make it 3 * 100.",
+    ),
+    (
+        [("a", "warm", 10), ("b", "greedy", 10), ("c", "warm", 10)], 2, 1000,
+        "`rows` limits the batch, not the queue. b stays, so c is the second row.",
+    ),
+    (
+        [("a", "warm", 80), ("b", "greedy", 300), ("c", "warm", 100)], 8, 200,
+        "b stays: it is neither a row of this batch nor its longest. So a and c fit.",
+    ),
 )  # fmt: skip
 
 
@@ -212,9 +233,9 @@ def _check_batch(answer: Answer) -> str | None:
         got, right = answer([*waiting], rows, places), _batch(waiting, rows, places)
         if got == right:
             continue
-        if not isinstance(got, list) or any(isinstance(name, tuple) for name in got):
+        if not isinstance(got, list) or not all(isinstance(n, str) for n in got):
             note = "Return a list of names."
-        elif isinstance(got, list) and sorted(got) == sorted(right):
+        elif sorted(got) == sorted(right):
             note = "These are the right ones in another order: keep that of the queue."
         elif waiting[0][0] not in got:
             note = _QUEUES[5][3]
@@ -342,11 +363,15 @@ _TRUST = (
     "A stream can fail after its status 200 was sent. Raise RuntimeError with the"
     " message: half an answer must not pass for a whole one."
 )
+_NO_JSON = (
+    "Skip the lines without data: at their beginning. And data: [DONE] ends the"
+    " stream; it is no JSON."
+)
 _STREAMS: tuple[tuple[list[str], tuple[str, str | None] | str, str], ...] = (
     (
         [_ROLE, "", _chunk(content="Good"), "", _chunk(content=" day"), "",
-         _chunk("stop"), "", "data: [DONE]", ""],
-        ("Good day", "stop"), "Join the contents of all deltas, in their order.",
+         _chunk(content="\n"), "", _chunk("stop"), "", "data: [DONE]", ""],
+        ("Good day\n", "stop"), "Join the contents of all deltas, in their order.",
     ),
     (
         [_ROLE, _chunk(reasoning_content="A"), _chunk(reasoning=" sum."),
@@ -367,10 +392,15 @@ _STREAMS: tuple[tuple[list[str], tuple[str, str | None] | str, str], ...] = (
         "The chunk with the usage comes last and has no choices.",
     ),
     (
-        [_ROLE, _chunk(content="the data: ["), _chunk(content="DONE] 5"),
+        [_ROLE, _chunk(content="the data: [DONE]"), _chunk(content=" 5"),
          _chunk("stop"), "data: [DONE]"],
         ("the data: [DONE] 5", "stop"),
         "The text itself can hold data: and [DONE]. Only the line's beginning counts.",
+    ),
+    (
+        [_ROLE, _chunk(content="An error"), _chunk("stop"), "data: [DONE]"],
+        ("An error", "stop"),
+        "The text itself can hold the word error. Ask the chunk, after json.loads.",
     ),
     (
         [_ROLE, _chunk(content="Half"),
@@ -389,16 +419,17 @@ def _events_got(answer: Answer, lines: list[str]) -> tuple[Any, str]:
         raise
     except RuntimeError as error:
         return f"RuntimeError: {error}", ""
-    except ValueError as error:
-        told = "data: [DONE] ends the stream; it is no JSON."
-        held = any("the data: " in line for line in lines)
-        return error, _STREAMS[4][2] if held else told
     except IndexError as error:
         return error, _STREAMS[3][2]
-    except (KeyError, TypeError) as error:
-        if any('"error"' in line for line in lines):
-            return error, _TRUST
-        return error, 'A delta may lack "content", or have None there.'
+    except Exception as error:
+        case = [lines for lines, _, _ in _STREAMS].index(lines)
+        if case >= 4:  # text that looks like something else, and the error
+            return error, _STREAMS[case][2]
+        if isinstance(error, json.JSONDecodeError):
+            return error, _STREAMS[case][2] if case == 2 else _NO_JSON
+        if isinstance(error, KeyError | TypeError):
+            return error, 'A delta may lack "content", or have None there.'
+        raise
 
 
 def _check_events(answer: Answer) -> str | None:
@@ -410,6 +441,10 @@ def _check_events(answer: Answer) -> str | None:
             told = "Return two values: the answer and its finish_reason."
         elif not told and isinstance(right, tuple) and got[:1] == right[:1]:
             told = "The finish_reason is that of the chunk that has one."
+        elif not told and isinstance(right, tuple) and got == right[::-1]:
+            told = "The answer comes first, then its finish_reason."
+        elif not told and got == (right[0].strip(), right[1]):
+            told = "White space at the ends is a part of the text: leave it as it is."
         shown = "\n         ".join(filter(None, lines))
         return f"{told or note}\n  input: {shown}\n  expected: {right}\n  got: {got!r}"
     return None
@@ -510,7 +545,7 @@ EVENTS = Exercise(
             + _EVENTS.replace('startswith("data:")', 'startswith("data")').replace(
                 'removeprefix("data:").strip()', 'partition("data:")[2][1:]'
             ),
-            "it is no JSON",
+            "the space after it may lack",
         ),
         Wrong(
             "data: stands once in a line",
@@ -553,6 +588,10 @@ _PAST: tuple[_Past, ...] = (
         "The oldest of the three, from second 10, is forgotten at 70.",
     ),
     (
+        [10.0, 20.0, 28.0], 35.0, 3, 30.0,
+        "Here the window is 30 s: the request from second 10 is forgotten at 40.",
+    ),
+    (
         [10.0, 20.0, 30.0], 75.0, 3, 60.0,
         "The request from second 10 is older than the window: it counts no more.",
     ),
@@ -583,10 +622,10 @@ def _check_wait(answer: Answer) -> str | None:
             answer([*moments], now, most, window),
             _wait(moments, now, most, window),
         )
-        if got == right and isinstance(got, int):
+        if got == right and isinstance(got, Integral) and not isinstance(got, bool):
             continue
         recent = [moment for moment in moments if now - moment < window]
-        if not isinstance(got, int | float):
+        if not isinstance(got, Real) or isinstance(got, bool):
             note = "Return a number of seconds, 0 if it may come now."
         elif got == right:
             note = "Return a whole number: the header Retry-After knows no fractions."
@@ -594,6 +633,8 @@ def _check_wait(answer: Answer) -> str | None:
             note = (
                 "It need not wait for the newest to be forgotten: one place is enough."
             )
+        elif right and got == now - recent[-most] != right:
+            note = "This is how long ago it came in, not how long it still counts."
         elif right and not got:
             note = f"All {most} places are used: it has to wait."
         return (

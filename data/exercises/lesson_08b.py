@@ -99,6 +99,9 @@ def _steps_beliefs(lengths: list[int], seats: int) -> _Beliefs:
         "This is when the last row of the list is done. Another one may take longer.": (
             ends[-1]
         ),
+        "This is the seat that is done first. The others still run.": (
+            sorted([0] * seats + ends)[-seats]
+        ),
         "This is one step too many: nobody runs any more.": max(ends) + 1,
         "One step is missing: count the first and the last one, too.": max(ends) - 1,
     }
@@ -257,6 +260,10 @@ _GPUS: tuple[tuple[_GPU, str], ...] = (
         (16, 0.9, 15.2, 57_344, 1024),
         "The weights fit into the GPU, but not into the share that vLLM may use.",
     ),
+    (
+        (24, 0.5, 11.0, 52_579, 19_019),
+        "1.0 GB is left. One request takes a single byte more: it does not fit.",
+    ),
 )
 
 
@@ -299,6 +306,7 @@ def _room_beliefs(gpu: _GPU) -> _Beliefs:
         "cache_bytes are bytes. Do not divide them by 8.": fit(left, one / 8),
         "cache_bytes are bytes. Do not multiply them by 8.": fit(left, one * 8),
         "These are tokens. A request takes `tokens` of them.": fit(left, cache_bytes),
+        "These are the GB that are left. How many requests do they hold?": max(0, left),
         "1 GB is 1e9 bytes. 1e6 are a MB.": fit(left / 1000),
         "The cache holds keys and values in cache_bytes already: do not double it.": (
             fit(left, one * 2)
@@ -464,6 +472,7 @@ def _sizes_beliefs(heads: int, gpus: int) -> _Beliefs:
         "This is every size. The heads must be divisible by it.": [*every],
         "These are the sizes that are refused.": [n for n in every if n not in right],
         "This is the largest size. Return all of them, in a list.": right[-1],
+        "This is [1] for any heads. Does `return` stand inside the loop?": [1],
         "This is how many there are. Return the sizes, in a list.": len(right),
         "Return the sizes, not True or False for each.": [
             heads % n == 0 for n in every

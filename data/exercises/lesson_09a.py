@@ -72,6 +72,8 @@ def _check_loop(answer: Answer) -> str | None:
             continue
         elif n and [*got] == ids[:start]:
             note = "One copy of the block stays: what it says once may be right."
+        elif n and [*got] in (ids[start : start + n], ids[len(ids) - n :]):
+            note = "This is the block alone. What stands before it stays, too."
         return (
             f"{note}\n  input: ids={ids}, least={least}"
             f"\n  expected: {right}\n  got: {got!r}"
@@ -251,6 +253,8 @@ def _check_read(answer: Answer) -> str | None:
             continue
         if got == len(prompt) - right and right * 2 != len(prompt):
             note = "This is what the cache saves. Return what is left to read."
+        elif isinstance(got, list | tuple):
+            note = "Return how many, a number."
         return (
             f"{note}\n  input: cached={cached}, prompt={prompt}, block={block}"
             f"\n  expected: {right}\n  got: {got!r}"
@@ -379,6 +383,28 @@ _REPLIES: tuple[tuple[str, str, str, str, str], ...] = (
      "An empty thought, and it went on behind <|im_end|>: that stands first."),
     (_HEAD + "<think>\n\n</think>\n\n", "A long story of a", "length", "healthy",
      "The thought in the prompt is closed, so the text is an answer, only cut."),
+    (_HEAD, "He said no no no no", "length", "loop",
+     "One word, four times, at the end: that is a loop, too."),
+    (_HEAD, "- tea\n- tea\n- tea\n- tea", "length", "loop",
+     "A newline parts words as well as a space: \"- tea\" comes four times."),
+    (_HEAD, "one two three four five six seven eight " * 4, "length", "loop",
+     "Eight words, four times: eight still count."),
+    (_HEAD, "one two three four five six seven eight nine " * 4, "length",
+     "healthy", "Nine words are more than eight: this is no loop here."),
+    (_HEAD, "no no no no he said, and went", "length", "healthy",
+     "It repeated, and went on: only the last words count."),
+    (_HEAD, "Paris.<|im_end|>\nParis.<|im_end|>", "stop", "does not stop",
+     "What follows the *first* <|im_end|> counts, whatever `stop` is."),
+    (_HEAD, "<think>\nHm.<|im_end|>", "stop", "healthy",
+     "The thought was not closed, but no limit cut it: `stop` is not \"length\"."),
+    (_HEAD, "Write <think> before a", "length", "healthy",
+     "The tag is a word of this answer, which is only cut: no thought began here."),
+    (_HEAD, "<think> \n</think>Hi<|im_end|>", "stop", "empty thought",
+     "A space is white space, too, and a thought need not have two newlines."),
+    (_HEAD, "<think>A</think>Hi<|im_end|>", "stop", "healthy",
+     "This thought is short, one letter, but not empty."),
+    (_HEAD, "<think>\n\n</think>\n\nA long story of a", "length", "empty thought",
+     "The answer was cut, but the thought before it is empty, whatever `stop` is."),
 )  # fmt: skip
 
 
@@ -387,6 +413,8 @@ def _check_reply(answer: Answer) -> str | None:
         got = answer(prompt, text, stop)
         if got == right:
             continue
+        if got not in [row[3] for row in _REPLIES]:
+            note = "Return one of the five names, exactly as the card writes them."
         return (
             f"{note}\n  input: prompt={prompt!r}, text={text!r}, stop={stop!r}"
             f"\n  expected: {right!r}\n  got: {got!r}"

@@ -1,5 +1,6 @@
 """Exercises of lesson 09b: pick a parser, find a version, put a box back."""
 
+import math
 from collections.abc import Callable
 from itertools import islice
 from numbers import Real
@@ -48,6 +49,22 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (  # text, parser, what to say if it 
     (
         "I would write <tool_call>, and then the call.", "",
         "After this tag there is no call, but a sentence.",
+    ),
+    (
+        _XML.replace("<tool_call>\n", "<tool_call> \n\n  "), "qwen3_coder",
+        "Several spaces and line breaks can stand between tag and call.",
+    ),
+    (
+        f"A call begins with <tool_call>, like so: {_JSON}", "",
+        "Only the first tag counts, and after that one there is no call.",
+    ),
+    (
+        f"{_XML}\n{_JSON}", "qwen3_coder",
+        "Here are two calls: only the first tag counts.",
+    ),
+    (
+        "<tool_call>\n<parameter=city>\nOslo\n</parameter>\n</tool_call>", "",
+        "Not every < is a call: <function= must follow the tag.",
     ),
 )  # fmt: skip
 
@@ -165,7 +182,7 @@ PARSER = Exercise(
 _NEEDS = {
     "Qwen2.5-7B": "4.37", "Qwen3-8B": "4.51", "Qwen3-VL-8B": "4.57",
     "Qwen3.5-4B": "5.2", "Qwen3.6-27B": "5.8", "Qwen3-ASR": "", "A": "4.9",
-    "B": "5.15", "C": "4.51.3",
+    "B": "5.15", "C": "4.51.3", "E": "4.51.10",
 }  # fmt: skip
 _LISTS: tuple[tuple[list[str], str | None], ...] = (
     (["Qwen2.5-7B", "Qwen3-8B"], "4.51"),
@@ -174,7 +191,9 @@ _LISTS: tuple[tuple[list[str], str | None], ...] = (
     (["A", "Qwen3-8B"], "4.51"),
     (["Qwen3.6-27B", "B", "Qwen2.5-7B"], "5.15"),
     (["C", "Qwen3-8B"], "4.51.3"),
+    (["E", "C"], "4.51.10"),
     (["Qwen3-8B", "Qwen3-ASR"], None),
+    (["Qwen3-ASR", "Qwen3-8B"], None),
     (["Qwen3-8B", "D"], None),
 )
 
@@ -188,10 +207,12 @@ def _version_problem(got: Any, names: list[str], right: str | None) -> str:
     if right is None:
         return "What one model needs is not known: None, for nobody can promise it."
     if got is None:
-        return "All of these are in the table, so there is an answer."
+        return "You return nothing, or None: yet all of these are in the table."
     if not isinstance(got, str):
         return 'Return the version as the table writes it, such as "4.51".'
     known = [_NEEDS[name] for name in names]
+    if got in names:
+        return "That is the model's name: the version that it needs is wanted."
     if got not in known:
         return "No model of this list needs that version: use the list's own."
     if got == max(known):
@@ -322,7 +343,7 @@ def _box_problem(got: list[Any], case: tuple[_Box, str, _Box, _Box]) -> str:
     box, kind, size, resized = case
     thousand = (1000, 1000)
     grid, other = (resized, thousand) if kind == "qwen2_5_vl" else (thousand, resized)
-    turned = size[::-1], grid[::-1]
+    turned, right = (size[::-1], grid[::-1]), _scaled(box, size, grid)
     told = (
         (box, "These are still the model's numbers, not pixels of the picture."),
         (
@@ -338,11 +359,22 @@ def _box_problem(got: list[Any], case: tuple[_Box, str, _Box, _Box]) -> str:
             [int(v * size[i % 2] / grid[i % 2]) for i, v in enumerate(box)],
             "Round to the nearest pixel: int() cuts off.",
         ),
+        (
+            [math.ceil(v * size[i % 2] / grid[i % 2]) for i, v in enumerate(box)],
+            "Round to the nearest pixel, not up.",
+        ),
+        (
+            [right[0], right[1], right[2] - right[0], right[3] - right[1]],
+            "Right and bottom are wanted, not width and height of the box.",
+        ),
+        (
+            [right[1], right[0], right[3], right[2]],
+            "The order is left, top, right, bottom: x before y.",
+        ),
     )
     for wrong, note in told:
         if got == list(wrong):
             return note
-    right = _scaled(box, size, grid)
     if max(abs(a - b) for a, b in zip(got, right, strict=True)) <= 8:
         return "Round once, at the end: here something was rounded before."
     return "Divide by what the numbers refer to, times the original size."

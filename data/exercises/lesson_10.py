@@ -1,6 +1,5 @@
 """Exercises of lesson 10: promises, scope, a grader, the format, does tuning pay."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,9 @@ Answer = Callable[..., Any]
 # --- 10.1 ---------------------------------------------------------------------------
 
 _PROMISES = {"right": ("at least", 0.9), "seconds": ("at most", 5.0)}
+_OTHERS = {
+    "tokens": ("at most", 300), "seconds": ("at least", 1), "agree": ("at least", 0.5),
+}  # fmt: skip
 _MEASURED: tuple[tuple[dict[str, Any], list[str], str], ...] = (
     (
         {"right": 0.95, "seconds": 7.0}, ["seconds"],
@@ -24,7 +26,7 @@ _MEASURED: tuple[tuple[dict[str, Any], list[str], str], ...] = (
     ({"right": 0.8, "seconds": 2.0}, ["right"], "right is below its limit."),
     (
         {"seconds": 9.0, "right": 0.2}, ["right", "seconds"],
-        "The order is that of the promises, not of the measurements.",
+        "Both are broken. The order is that of the promises, not of the measurements.",
     ),
     (
         {"right": 0.9, "seconds": 5.0}, [],
@@ -39,7 +41,7 @@ _MEASURED: tuple[tuple[dict[str, Any], list[str], str], ...] = (
         "None means that nothing was measured, so the promise is broken.",
     ),
     (
-        {"right": math.nan, "seconds": math.nan}, ["right", "seconds"],
+        {"right": float("nan"), "seconds": float("nan")}, ["right", "seconds"],
         "nan is no number: no comparison with it is true.",
     ),
     (
@@ -47,17 +49,31 @@ _MEASURED: tuple[tuple[dict[str, Any], list[str], str], ...] = (
         "0 is a measurement like any other, and nobody promised a cost.",
     ),
 )  # fmt: skip
+_MEASURED_OTHERS: tuple[tuple[dict[str, Any], list[str], str], ...] = (
+    (
+        {"tokens": 200, "seconds": 2, "agree": 0.7}, [],
+        "Names, signs and limits are those of the promises, not of the example.",
+    ),
+    (
+        {"agree": 0.4, "seconds": 2}, ["tokens", "agree"],
+        "The order is that of the promises: what was not measured has its place, too.",
+    ),
+)  # fmt: skip
 
 
 def _check_broken(answer: Answer) -> str | None:
-    for measured, right, note in _MEASURED:
-        got = answer(dict(measured), dict(_PROMISES))
+    rows = [(*row, _PROMISES) for row in _MEASURED]
+    rows += [(*row, _OTHERS) for row in _MEASURED_OTHERS]
+    for measured, right, note, promises in rows:
+        got = answer(dict(measured), dict(promises))
         if isinstance(got, list | tuple) and list(got) == right:
             continue
         if not isinstance(got, list | tuple):
             note = "Return a list of names."
+        elif right and got and list(got) == [n for n in promises if n not in right]:
+            note = "These are the promises that are kept: the others are wanted."
         return (
-            f"{note}\n  input: {measured}, {_PROMISES}\n  expected: {right}\n"
+            f"{note}\n  input: {measured}, {promises}\n  expected: {right}\n"
             f"  got: {got!r}"
         )
     return None
@@ -197,17 +213,53 @@ _TYPED: tuple[tuple[str, bool, str], ...] = (
         "'then' stands before the last operation alone.",
     ),
     ("", False, "An empty text is no chain."),
+    (
+        f"Start with x, add 4, then double it. {_ASK}", False,
+        "x is no digit.",
+    ),
+    (
+        f"Start with , add 4, then double it. {_ASK}", False,
+        "The digit is missing.",
+    ),
+    (
+        f"Start with 3, add 4, then then double it. {_ASK}", False,
+        "'then' stands there twice.",
+    ),
+    (
+        f"Start with 3,add 4, then double it. {_ASK}", False,
+        "A comma and a space stand before each operation: here is no space.",
+    ),
+    (
+        f"Start with 3, add 4, then double it. {_ASK}\n", False,
+        "A line break stands behind the question: that is another text.",
+    ),
+    (
+        f"start with 3, add 4, then double it. {_ASK}", False,
+        "Small and capital letters are different signs.",
+    ),
+    (
+        f"Start with 3, add 4, then double. {_ASK}", False,
+        "'double' is only a part of an operation.",
+    ),
+    (f"Start with 3. {_ASK}", False, "There is no operation at all."),
 )  # fmt: skip
+_HALVE = ["halve it", "add 4"]
 
 
 def _check_scope(answer: Answer) -> str | None:
-    for text, right, note in _TYPED:
-        got = answer(text, list(_OPERATIONS))
+    other = (
+        f"Start with 9, add 4, then halve it. {_ASK}",
+        True,
+        "What may be done is what the list says, not what the example says.",
+    )
+    rows = [(*row, _OPERATIONS) for row in _TYPED] + [(*other, _HALVE)]
+    for text, right, note, operations in rows:
+        got = answer(text, list(operations))
         if got is not right:
             if not isinstance(got, bool):
                 note = "Return True or False."
             return (
-                f"{note}\n  input: {text!r}, {_OPERATIONS}\n  expected: {right}\n"
+                f"{note}\n  input: {text!r}, {operations}\n  expected: {right}\n"
                 f"  got: {got!r}"
             )
     return None
@@ -329,6 +381,14 @@ _GRADED: tuple[tuple[list[tuple[str, str]], list[str], list[int], str], ...] = (
         [("6", "length")], ["6"], [0, 0, 1],
         "This reply was cut: whatever stands there is no answer.",
     ),
+    (
+        [("It is 4 + 8 = **12**!", "stop"), ("(7)", "stop")], ["12", "7"], [2, 0, 0],
+        "Signs may stand around a number, and it may have two digits.",
+    ),
+    (
+        [("1", "stop"), ("2", "stop")], ["2", "1"], [0, 2, 0],
+        "Each reply has its own answer: the first belongs to the first.",
+    ),
     ([], [], [0, 0, 0], "No replies: three times 0."),
 )  # fmt: skip
 _KINDS = ("right", "wrong", "no answer")
@@ -341,6 +401,8 @@ def _check_grade(answer: Answer) -> str | None:
         if got != right:
             if not isinstance(got, dict) or set(got) != set(_KINDS):
                 note = f"Return a dictionary with the keys {', '.join(_KINDS)}."
+            elif counts == [2, 1, 0] and not got["right"]:
+                note = 'Nothing is right? The number 6 never equals the text "6".'
             return (
                 f"{note}\n  input: {replies}, {answers}\n  expected: {right}\n"
                 f"  got: {got!r}"
@@ -449,6 +511,16 @@ _FORMATS: tuple[tuple[list[dict[str, Any]], float, str | None, str], ...] = (
         [_row("a", 0.5, 190, 200), _row("b", 0.5, 199, 200)], 0.9, "b",
         "They are equally small: then take the one with the better interval.",
     ),
+    (
+        [_row("a", 0.5, 20, 20), _row("b", 0.5, 99, 100), _row("c", 0.5, 290, 330)],
+        0.8, "b",
+        "Of equally small ones neither the share nor the number of right answers"
+        " decides, but the lower end.",
+    ),
+    (
+        [_row("int8", 0.9, 99, 100)], interval(99, 100)[0], "int8",
+        "A lower end exactly at the floor is good enough.",
+    ),
     ([], 0.5, None, "There is no format at all: return None."),
 )  # fmt: skip
 
@@ -457,6 +529,10 @@ def _check_format(answer: Answer) -> str | None:
     for rows, floor, right, note in _FORMATS:
         got = answer([dict(row) for row in rows], floor, interval)
         if got != right:
+            if got is not None and not isinstance(got, str):
+                note = "Return the name of the format alone, a text, or None."
+            elif got is None and len(rows) > 1:
+                note = "Some hold: the smallest of those, not of all, is wanted."
             return (
                 f"{note}\n  input: {rows}, {floor}\n  expected: {right!r}\n"
                 f"  got: {got!r}"
@@ -560,7 +636,8 @@ _PAIRS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "-" * 60 + "+" * 40, "+" * 100, _OLD, "+" * 90 + "-" * 10,
-        "it pays|5 of 100 old ones are lost: 5 % is still allowed.",
+        "it pays|5 of 100 old ones are lost: 5 % is still allowed, of all, not of the"
+        " right ones.",
     ),
     (
         "-" * 60 + "+" * 40, "+" * 100, "+" * 10 + "-" * 10, "+" * 8 + "-" * 12,
@@ -569,6 +646,32 @@ _PAIRS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "----+", "++++-", _OLD, _OLD,
         "no gain|4 won, 1 lost: 3 is less than twice the square root of 5.",
+    ),
+    (
+        "----+", "+++++", _OLD, _OLD,
+        "no gain|4 won, none lost: 4 is not more than twice the square root of 4.",
+    ),
+    (
+        "-----+", "++++++", _OLD, _OLD,
+        "it pays|5 won, none lost: 5 is more than twice the square root of 5.",
+    ),
+    (
+        "-" * 20 + "+" * 10, "+" * 20 + "-" * 10, _OLD, _OLD,
+        "no gain|20 won, 10 lost: 10 is less than twice the square root of 30.",
+    ),
+    (
+        "+-" * 5, "+-" * 5, _OLD, _OLD,
+        "no gain|Nothing has changed, and 0 is not more than 0.",
+    ),
+    (
+        "-" * 9, "+" * 9, _OLD, "-" * 6 + "+" * 94,
+        "it pays|Of the old ones 95 were right, then 94: 1 is gone, for what was newly"
+        " won counts, too.",
+    ),
+    (
+        "-" * 9, "+" * 9, "+" * 20, "+" * 19 + "-",
+        "it pays|1 of 20 is 5 %, still allowed. Subtract numbers, not shares: to Python"
+        " 1 - 0.95 is a little more than 0.05.",
     ),
 )  # fmt: skip
 

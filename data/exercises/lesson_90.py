@@ -1,7 +1,10 @@
 """Exercises of lesson 90: a blind guess, a split by hash, labels, a whole thought."""
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import islice
+from numbers import Real
 
 from qwen_course import tasks
 from qwen_course.checks import Exercise, Wrong
@@ -9,7 +12,7 @@ from qwen_course.checks import Exercise, Wrong
 # --- 90.1 ---------------------------------------------------------------------------
 
 _BLIND = (
-    (list("00071"), list("0777"), "The tests may have another favourite."),
+    (list("00091"), list("0777799"), "Find the answer that was most frequent."),
     (list("0123456789") + ["4"], list("0123456789"), "Ten digits, equally often."),
     (list("aab"), list("aaaa"), "Not every set of answers has ten kinds."),
     (list("2220"), list("1345"), "A favourite may never be right."),
@@ -21,19 +24,40 @@ def _check_blind(answer: Callable[..., object]) -> str | None:
         favourite = max(training, key=training.count)
         expected = tests.count(favourite) / len(tests)
         got = answer([*training], [*tests])
-        if isinstance(got, int | float) and abs(got - expected) < 1e-9:
+        value = float(got) if isinstance(got, Real) else math.nan
+        if abs(value - expected) < 1e-9:
             continue
-        if got == 0.5:
+        if not isinstance(got, Real):
+            note = "Return one number, the share."
+        elif value == tests.count(favourite):
+            note = "That is how many it gets right. A share is a part of all tests."
+        elif value == 0:
+            note = (
+                "Nothing is right? Compare the tests with the favourite itself, a text:"
+                " no number, and no pair of answer and count."
+            )
+        elif abs(value - 100 * expected) < 1:
+            note = "Return a share, from 0 to 1, not per cent."
+        elif value == tests.count(favourite) / len(training):
+            note = "It is asked the tests: their number divides, not that of training."
+        elif value == training.count(favourite) / len(training):
+            note = (
+                "That is its share in training. Count how often the favourite is right"
+                " in the tests."
+            )
+        elif value == tests.count(max(training)) / len(tests):
+            note = "That is the largest answer of training, not the most frequent one."
+        elif value == 0.5:
             note = (
                 "Right or wrong are two outcomes, but not equally likely ones: nobody"
                 " flips a coin here, it is one answer among several."
             )
-        elif got == max(map(tests.count, tests)) / len(tests):
+        elif value == max(map(tests.count, tests)) / len(tests):
             note = (
                 "You looked at the answers of the tests to choose the guess. Only the"
                 " training answers are known before."
             )
-        elif got == 1 / len({*training}):
+        elif value == 1 / len({*training}):
             note = (
                 "That is a draw among all kinds of answers. A blind guess does better"
                 " or worse when some answers are more frequent than others."
@@ -98,39 +122,69 @@ class _InAnotherRun(str):
         return int.from_bytes(str.encode(self[::-1])[:8].ljust(8, b"?"), "big")
 
 
+def _questions() -> list[str]:
+    """Questions of both sides of the course's split, which answers may well repeat."""
+    return [
+        problem.question
+        for level in (2, 3, 4)
+        for held_out, number in ((True, 30), (False, 270))
+        for problem in tasks.draw("chain", number, held_out=held_out, levels=[level])
+    ]
+
+
+def _uneven(questions: list[str], first: list[bool]) -> str:
+    """Return of which kind of question far more or fewer than 10 % are in the tests."""
+    starts = [f"those that start with {q[11]}" for q in questions]
+    lengths = [f"those of {q.count(', ')} operations" for q in questions]
+    for kinds in (starts, lengths):
+        held = Counter(k for k, chosen in zip(kinds, first, strict=True) if chosen)
+        for kind, number in Counter(kinds).items():
+            part, most = held[kind] / number, sum(first) / len(first) + 0.15
+            if not 0 < part < most:
+                return f"; of {kind} {part:.0%}"
+    return ""
+
+
 def _check_split(answer: Callable[[str], object]) -> str | None:
-    for level in (2, 3, 4):
-        # From both sides of the course's own split, which the answer may well repeat.
-        drawn = tasks.draw("chain", 50, levels=[level])
-        drawn += tasks.draw("chain", 450, held_out=False, levels=[level])
-        questions = [problem.question for problem in drawn]
-        first = [bool(answer(question)) for question in questions]
-        again = [bool(answer(question)) for question in questions]
-        if first != again:
-            place = [a == b for a, b in zip(first, again, strict=True)].index(False)
+    questions = _questions()
+    first = [bool(answer(question)) for question in questions]
+    again = [bool(answer(question)) for question in reversed(questions)][::-1]
+    other = [bool(answer(_InAnotherRun(question))) for question in questions]
+    for second, how, note in (
+        (
+            again, "twice",
+            "The same question was in the tests, then in training: a model would be"
+            " asked what it was taught. Neither chance nor order may decide.",
+        ),
+        (
+            other, "in two runs",
+            "hash() of a text is another number in each run of Python, and what a list"
+            " or dictionary has kept is gone: tomorrow the model of today would meet"
+            " its training problems in the tests.",
+        ),
+    ):  # fmt: skip
+        if first != second:
+            place = [a == b for a, b in zip(first, second, strict=True)].index(False)
             return (
-                "The same question was in the tests, then in training: a model would"
-                f" be asked what it was taught.\n  input: {questions[place]!r}, twice"
-                f"\n  expected: the same twice\n  got: {first[place]}, {again[place]}"
+                f"{note}\n  input: {questions[place]!r}, {how}\n  expected: the same"
+                f" both times\n  got: {first[place]}, {second[place]}"
             )
-        other = [bool(answer(_InAnotherRun(question))) for question in questions]
-        if other != first:
-            place = [a == b for a, b in zip(first, other, strict=True)].index(False)
-            return (
-                "Python's hash() of a text is another number in each run of Python:"
-                " tomorrow the model of today would meet its training problems in the"
-                f" tests.\n  input: {questions[place]!r}, in two runs\n  expected: the"
-                f" same in both\n  got: {first[place]}, {other[place]}"
-            )
-        share = sum(first) / len(first)
-        if not 0.04 < share < 0.18:
-            return (
-                "The split depends on the kind of question: the tests would have too"
-                f" many of one kind and none of another.\n  input: {len(questions)}"
-                f" chains of length {level}\n  expected: about 10 % in the tests"
-                f"\n  got: {share:.0%}"
-            )
-    return None
+    share, uneven = sum(first) / len(first), _uneven(questions, first)
+    if 0.05 < share < 0.15 and not uneven:
+        return None
+    if share <= 0.05:
+        note = "Too few are in the tests."
+    elif not uneven:
+        note = "Too many are in the tests: True is for one in ten, False for the rest."
+    else:
+        note = (
+            "The split depends on the kind of question: the tests would have too many"
+            " of one kind and none of another."
+        )
+    return (
+        f"{note}\n  input: {len(questions)} chains of 2 to 4 operations\n  expected:"
+        f" about 10 % in the tests, of each kind\n  got: {share:.0%}{uneven}"
+    )
 
 
 SPLIT = Exercise(
@@ -185,6 +239,7 @@ _ROWS = (
     ([5, 6, 7], [8, 9], 7),
     ([4, 5, 4, 0, 6], [0, 4, 9, 2], 9),
     ([3], [7, 7, 1], 5),
+    ([1, 2], [3, 4], 4),
 )
 
 
@@ -193,11 +248,23 @@ def _check_labels(answer: Callable[..., object]) -> str | None:
         start, end = len(read), len(read) + len(write)
         expected = [-100] * start + write + [-100] * (width - end)
         given = answer([*read], [*write], width)
-        got = given if isinstance(given, list) else [given]
+        got = list(islice(given, 99)) if isinstance(given, Iterable) else [given]
         if got == expected:
             continue
         note = "Labels stand where the token stands that they tell."
-        if len(got) != width:
+        if given is None:
+            note = "You return nothing: return the labels."
+        elif got == [0 if label == -100 else label for label in expected]:
+            note = "0 is a token, too: only -100 says that a place does not count."
+        elif got == expected[end:] + expected[:end]:
+            note = "The padding fills the end of the row, not its beginning."
+        elif (
+            got == [-100 if i in read else i for i in [*read, *write]] + expected[end:]
+        ):
+            note = "Ids can occur in both: what is read is known by its place alone."
+        elif width == end:
+            note = "This row is full: its padding is empty."
+        elif len(got) != width:
             note = f"The row has {width} places, so it needs {width} labels."
         elif got[:start] == read:
             note = (
@@ -271,27 +338,43 @@ def labels_of(read, write, width):
 
 # --- 90.4 ---------------------------------------------------------------------------
 
-_THOUGHTS = ((0.0, 40), (0.1, 1), (0.02, 34), (0.1, 25), (2.303, 1), (0.005, 110))
+_THOUGHTS = ((0.02, 34), (0.1, 1), (0.0, 40), (0.1, 25), (2.303, 1), (0.005, 110))
 
 
 def _check_whole(answer: Callable[[float, int], object]) -> str | None:
     for loss, tokens in _THOUGHTS:
         expected, got = math.exp(-loss * tokens), answer(loss, tokens)
-        if isinstance(got, int | float) and abs(got - expected) < 1e-6:
+        value = float(got) if isinstance(got, Real) else math.nan
+        if abs(value - expected) < 1e-6:
             continue
         note = "Probabilities of one token after the other are multiplied."
-        if not isinstance(got, int | float):
+        if not isinstance(got, Real):
             note = "Return one number, a probability."
-        elif abs(got - math.exp(-loss)) < 1e-6:
+        elif value > 1:
+            note = "More than 1 is no probability. Look at the sign, and at p times p."
+        elif value < 0 or value == -loss * tokens:
+            note = "That is log p, so no probability: exp() is missing."
+        elif min(abs(value - base ** (-loss * tokens)) for base in (2, 10)) < 1e-6:
+            note = "A loss has the natural logarithm, of base e."
+        elif abs(value - math.exp(-loss)) < 1e-6:
             note = (
                 "That is one token. The thought is right only if all of them are, and"
                 " each one is a new chance to fail."
             )
-        elif abs(got - (1 - loss)) < 1e-9 or abs(got - (1 - loss * tokens)) < 1e-9:
+        elif abs(value - math.exp(-loss / tokens)) < 1e-6:
+            note = "The loss is that of each token already: do not share it out."
+        elif abs(value - 1 + expected) < 1e-6:
+            note = "That is the chance of an error. All right is the other one."
+        elif any(
+            abs(value - error) < 1e-9
+            for error in (1 - loss, 1 - loss * tokens, (1 - loss) ** tokens)
+        ):
             note = (
                 "A loss is no error rate: it is -log p, and p = exp(-loss). Close to 0"
                 " the two look alike."
             )
+        elif value in [round(expected, digits) for digits in range(6)]:
+            note = "Do not round: return the probability as it is."
         return (
             f"{note}\n  input: loss={loss}, tokens={tokens}"
             f"\n  expected: {expected:.4f}\n  got: {got!r}"
