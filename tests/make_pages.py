@@ -162,7 +162,60 @@ that first explains it.
 {"".join(lines)}"""
 
 
+def minutes_of(lesson: str) -> dict[str, float]:
+    """Return a learner's minutes for the core of a lesson and for the rest of it.
+
+    150 words or ten lines of code a minute, looking at results included, and what the
+    cards of the exercises say.
+    """
+    minutes, part = {"core": 0.0, "deeper": 0.0}, "core"
+    for cell in cells_of(lesson).values():
+        text = "".join(cell["source"])
+        if "## What you learnt" in text:
+            part = "core"
+        if heads := re.findall(r"^## \S+ .*\((core|deeper)\)$", text, re.M):
+            part = heads[-1]
+        if cell["cell_type"] == "markdown":
+            if task := re.search(r"^### Exercise \S+ .*\n+(\d+) min", text, re.M):
+                minutes[part] += int(task[1])
+            else:
+                words = re.sub(r"\]\([^)]*\)|<[^>]+>", "", text)
+                minutes[part] += len(re.findall(r"[A-Za-z][\w'-]*", words)) / 150
+        elif "setup" not in cell["metadata"].get("tags", []):
+            minutes[part] += sum(bool(line.strip()) for line in text.splitlines()) / 10
+    return minutes
+
+
+def lessons_table() -> str:
+    """Return the table of README: what each lesson takes."""
+    measured = json.loads((ROOT / "data" / "timings.json").read_text("utf-8"))
+    lines = []
+    for name, row in measured.items():
+        core, deeper = minutes_of(name).values()
+        number, exercises = name.partition("_")[0], 0
+        for cell in cells_of(name).values():
+            exercises += "".join(cell["source"]).startswith("### Exercise")
+        lines.append(
+            f"| [{number}](notebooks/{name}.ipynb) | {core:.0f} | {core + deeper:.0f} "
+            f"| {row['minutes']:g} | {row.get('official_minutes', '')} "
+            f"| {row['memory_gb']:g} | {row['cells']} | {exercises} |\n"
+        )
+    return (
+        "| lesson | you: core | you: all | pocket | official | GB | cells | exercises |"
+        "\n| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "".join(lines)
+    )
+
+
+def readme() -> str:
+    """Return README with its generated table."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    begin, end = "<!-- lessons -->\n", "<!-- /lessons -->"
+    before, _, rest = text.partition(begin)
+    return before + begin + lessons_table() + end + rest.partition(end)[2]
+
+
 PAGES: dict[Path, Callable[[], str]] = {
+    ROOT / "README.md": readme,
     NOTEBOOKS / "the_document.md": the_document,
     NOTEBOOKS / "glossary.md": glossary,
 }

@@ -210,7 +210,7 @@ def update_timings(
         for key in raw
     ):
         return False
-    timings[name] = new | row
+    timings[name] = (old or {}) | new | row
     return True
 
 
