@@ -347,7 +347,7 @@ def test_yarn_slows_the_slow_frequencies_down_and_leaves_the_fast(coder):
 @pytest.mark.slow
 def test_yarn_saves_training_and_training_alone_gets_there_too(coder, held):
     learn = Stretched(coder, tasks.draw("code", 200, seed=0, held_out=False))
-    gaps = (0, 4, 32, 64, 128)
+    gaps = (0, 32, 128)
 
     def tuned(model):
         """Right answers at each gap, after 20 steps and after 60."""
@@ -365,8 +365,8 @@ def test_yarn_saves_training_and_training_alone_gets_there_too(coder, held):
         return found
 
     plain, yarn = tuned(copy.deepcopy(coder.model)), tuned(with_yarn(coder))
-    assert plain[0][0] > 80 > min(plain[0][2:])
-    assert min(yarn[0][2:]) > 80 > yarn[0][0]
+    assert plain[0][0] > 80 > min(plain[0][1:])
+    assert min(yarn[0][1:]) > 80 > yarn[0][0]
     assert min(plain[1]) > 80
     assert min(yarn[1]) > 80
 

@@ -18,7 +18,7 @@ def launched(path: Path, processes: int, *options: str) -> dict:
     command = [sys.executable, "-m", "accelerate.commands.launch", *many]
     command += ["--num_machines", "1", "--main_process_port", "0"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += [DATA / "recipes" / "launch.py", path, "--steps", "6", *options]
+    command += [DATA / "recipes" / "launch.py", path, "--steps", "3", *options]
     alone = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     environment = {**os.environ, **alone, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -28,6 +28,7 @@ def test_without_a_title_the_columns_come_first():
     assert show.heat(["a"], ["b"], [[0.5]]).alt == "| b\na | 0.50"
 
 
+@settings(max_examples=12)  # each draws a picture
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_interval_is_that_of_answers(cell):
     low, high = answers.interval(*cell)
