@@ -20,9 +20,12 @@ TORCH_INDEX ?=
 # vLLM wants an older transformers than the course: an environment of its own.
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
+# What Colab has, in an environment of its own: lessons run there unchanged.
+COLAB := .venv-colab
+COLAB_STAMP := $(COLAB)/.installed
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"The course needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}. Name another one: make PYTHON=python3.12")'
 
-.PHONY: help install vllm fetch lab lint check test test-real test-all notebooks pages pocket measure bench
+.PHONY: help install vllm fetch lab lint check test test-real test-colab mutants test-all notebooks pages pocket measure bench
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +51,14 @@ $(VLLM_STAMP): constraints-vllm.txt
 	$(VLLM)/bin/python -m pip install --quiet --no-deps -r constraints-vllm.txt
 	@touch $(VLLM_STAMP)
 
+$(COLAB_STAMP): constraints-colab.txt
+	$(NEW_ENOUGH)
+	$(PYTHON) -m venv --clear $(COLAB)
+	@echo "Installing Colab's packages into $(COLAB): a few minutes."
+	$(COLAB)/bin/python -m pip install --quiet $(TORCH_INDEX:%=--index-url %) torch==2.13.0
+	$(COLAB)/bin/python -m pip install --quiet -r constraints-colab.txt
+	@touch $(COLAB_STAMP)
+
 fetch: install ## get the official weights (491 MB), once
 	@$(BIN)/python -m qwen_course fetch chat
 
@@ -61,10 +72,10 @@ lint: install
 	$(BIN)/mypy
 
 check: lint ## fast: ruff, mypy, unit tests, static notebook rules
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not weights and not hub and not gpu and not vllm"
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not weights and not hub and not gpu and not vllm and not mutants"
 
 test: lint ## everything without network: all unit tests, strict nbval on pocket models, solutions
-	OMP_NUM_THREADS=1 QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not weights and not hub and not gpu and not vllm"
+	OMP_NUM_THREADS=1 QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not weights and not hub and not gpu and not vllm and not mutants"
 	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS)) $(SOLUTIONS)
 
 test-real: fetch ## every notebook on official weights, whose replies are recorded
@@ -73,7 +84,13 @@ test-real: fetch ## every notebook on official weights, whose replies are record
 	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval-lax $(NBVAL) --nbval-cell-timeout 900 $(LONGEST) $(filter-out $(RECORDED) $(LONGEST),$(NOTEBOOKS))
 	printf '%s\n' $(LESSONS_RECORDED:%=%_) | OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small xargs -n 1 -P $(WORKERS) env $(OFFLINE) $(BIN)/python tests/record_notebooks.py
 
-test-all: test test-real ## both
+test-colab: $(COLAB_STAMP) ## every lesson on Colab's versions, which the setup cell must not touch
+	$(COLAB)/bin/python tests/colab.py
+
+mutants: install ## judge every slip in every exercise's solution
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -n $(WORKERS) -m mutants
+
+test-all: test vllm test-real mutants test-colab ## all of them
 
 notebooks: install ## run the notebooks again on pocket models, normalise and store their outputs
 	QWEN_COURSE_PROFILE=pocket HF_HUB_OFFLINE=1 $(BIN)/python tests/refresh_notebooks.py $(LESSONS)
