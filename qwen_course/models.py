@@ -263,14 +263,14 @@ def load(
     gpu = not pocket and gpu_memory_gb()
     device = ("cuda" if gpu else "cpu") if device == "auto" else device
     if dtype == "auto":
-        wide = pocket or _slow_in_bfloat16(source, device)
+        wide = pocket or slow_in_bfloat16(source, device)
         dtype = "float32" if wide else "bfloat16"
     dtype = str(dtype).removeprefix("torch.")
     model, tokenizer, processor = _load(source.path, dtype, device)
     return Loaded(model, tokenizer, source, processor)
 
 
-def _slow_in_bfloat16(source: Source, device: str) -> bool:
+def slow_in_bfloat16(source: Source, device: str) -> bool:
     """Return whether float32 is better: a processor without AVX-512, a small model.
 
     There a prompt of the official 0.5B took 4 to 5 times as long in bfloat16 as in

@@ -435,4 +435,4 @@ def test_small_models_are_float32_where_bfloat16_is_slow(
 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     source = models.Source("chat", "a model", "small", None, size_mb, "a test")
-    assert models._slow_in_bfloat16(source, device) is slow
+    assert models.slow_in_bfloat16(source, device) is slow
