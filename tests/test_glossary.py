@@ -33,8 +33,8 @@ NO_TERMS = {
         assisted decoding; back ends; batching; bits; buckets; bytes; collator;
         curriculum; event loop; exam; extended; forced choice; future; graph; hash;
         logits processor; loopback; native; packed; patches; positions; promise;
-        reverse proxy; row; shape; singular value; static cache; target layers;
-        tensor; urgent""",
+        reverse proxy; row; shape; singular value; static cache; stray newline;
+        target layers; tensor; urgent""",
 }
 
 
