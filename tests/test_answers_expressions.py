@@ -8,6 +8,7 @@ import multiprocessing
 
 import pytest
 import sympy
+import test_expressions as more
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,20 +132,20 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "expected"), SAME)
+@pytest.mark.parametrize(("text", "expected"), SAME + more.SAME)
 def test_other_forms_are_accepted(text, expected):
     verdict = answers.same_expression(text, expected)
     assert verdict.passed, verdict.reason
 
 
-@pytest.mark.parametrize(("text", "expected"), DIFFERENT)
+@pytest.mark.parametrize(("text", "expected"), DIFFERENT + more.DIFFERENT)
 def test_what_is_not_the_same_is_refused(text, expected):
     verdict = answers.same_expression(text, expected)
     assert not verdict.passed
     assert verdict.reason.rstrip("; ") == verdict.reason
 
 
-@pytest.mark.parametrize(("reply", "expected", "right"), REPLIES)
+@pytest.mark.parametrize(("reply", "expected", "right"), REPLIES + more.REPLIES)
 def test_replies_as_qwen_writes_them(reply, expected, right):
     verdict = answers.same_expression(reply, expected)
     assert verdict.passed is right, verdict.reason

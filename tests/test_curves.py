@@ -12,6 +12,7 @@ import torch
 from fakes import qwen_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import near
 from PIL import Image
 
 from qwen_course import answers, curves, masking, show
@@ -47,13 +48,6 @@ def history(values, held=(), best_step=None, stopped="finished"):
         losses=tuple(rows(*values)), evaluations=evaluations, stopped=stopped,
         best_step=len(values) if best_step is None else best_step,
     )  # fmt: skip
-
-
-def near(picture, colour):
-    """How many pixels nearly have a colour."""
-    image = Image.open(io.BytesIO(picture.png)).convert("RGB")
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(np.asarray(image, dtype=int) - wanted).max(-1) < 40).sum())
 
 
 def matrices(rank=3):

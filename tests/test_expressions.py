@@ -116,25 +116,6 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "expected"), SAME)
-def test_equal_forms_are_accepted(text, expected):
-    verdict = answers.same_expression(text, expected)
-    assert verdict.passed, verdict.reason
-
-
-@pytest.mark.parametrize(("text", "expected"), DIFFERENT)
-def test_others_are_refused_with_a_reason(text, expected):
-    verdict = answers.same_expression(text, expected)
-    assert not verdict.passed
-    assert verdict.reason
-
-
-@pytest.mark.parametrize(("text", "expected", "right"), REPLIES)
-def test_whole_replies(text, expected, right):
-    verdict = answers.same_expression(text, expected)
-    assert verdict.passed is right, verdict.reason
-
-
 def test_reasons_name_what_was_read_and_what_is_wrong():
     def told(text, expected):
         return answers.same_expression(text, expected).reason

@@ -1,10 +1,8 @@
 """Pictures of rounding and of speed: what their texts say, what they refuse."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import near, pixels
 
 from qwen_course import gauges, show
 from qwen_course.errors import CourseError
@@ -20,17 +18,6 @@ def halves(weights, bits):
     """Round to 2**bits - 1 levels, one scale, 0 in the middle."""
     step = np.abs(weights).max() / (2 ** (bits - 1) - 1)
     return np.round(weights / step) * step
-
-
-def pixels(picture):
-    """The picture as numbers [height, width, 3]."""
-    return np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"), dtype=int)
-
-
-def near(picture, colour):
-    """How many pixels nearly have a colour."""
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(pixels(picture) - wanted).max(-1) < 40).sum())
 
 
 def every_picture():

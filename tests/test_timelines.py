@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import near
 from PIL import Image
 
 from qwen_course import monitor, show, timelines
@@ -35,13 +36,6 @@ def lock(n):
 def rows(n, **changed):
     """Requests without a fault, but for what is changed."""
     return [FINE | changed for _ in range(n)]
-
-
-def near(picture, colour):
-    """How many pixels nearly have a colour."""
-    image = Image.open(io.BytesIO(picture.png)).convert("RGB")
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(np.asarray(image, dtype=int) - wanted).max(-1) < 40).sum())
 
 
 def lines(picture):

@@ -5,10 +5,10 @@
 
 Each format runs in a process of its own, so that its peak memory is its own. Speeds are
 taken in turns, A B C A B C, since the machine is never quite alone. What is not
-installed is left out: torchao, xllamacpp, openvino-genai are extras of the course
-(`pip install -e ".[engines]"`), and OpenVINO's folders are made by optimum-intel, which
-wants an environment of its own: see OPENVINO. Results: data/measured/formats.json and
-engines.json. Not part of the tests.
+installed is left out: xllamacpp and openvino-genai are extras of the course
+(`pip install -e ".[engines]"`), torchao is not; OpenVINO's folders are made by
+optimum-intel, which wants an environment of its own: see OPENVINO. Results:
+data/measured/formats.json and engines.json. Not part of the tests.
 """
 
 import argparse
