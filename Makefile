@@ -8,6 +8,7 @@ SOLUTIONS := $(wildcard notebooks/solutions/*.ipynb)
 # Lessons with recordings run once on official weights, when they are recorded.
 LESSONS_RECORDED := $(basename $(notdir $(wildcard data/recorded/*.json)))
 RECORDED := $(LESSONS_RECORDED:%=notebooks/%_%)
+UNIT := not weights and not hub and not gpu and not vllm and not mutants and not browser
 NBVAL := --nbval-current-env -p no:cacheprovider
 # Two files at a time, each on one thread; of lessons the longest first.
 WORKERS ?= 2
@@ -23,9 +24,11 @@ VLLM_STAMP := $(VLLM)/.installed
 # What Colab has, in an environment of its own: lessons run there unchanged.
 COLAB := .venv-colab
 COLAB_STAMP := $(COLAB)/.installed
+# What drives Debian's chromium, for `make browser` only.
+BROWSER_STAMP := $(VENV)/.browser
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"The course needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}. Name another one: make PYTHON=python3.12")'
 
-.PHONY: help install vllm fetch lab lint check test test-real test-colab mutants test-all notebooks pages pocket measure bench
+.PHONY: help install vllm fetch lab lint check test test-real test-colab browser mutants steady test-all notebooks pages pocket measure bench
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,13 +72,14 @@ lab: install ## install, fetch, open JupyterLab on the first lesson
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
 	$(BIN)/mypy
 
-check: lint ## fast: ruff, mypy, unit tests, static notebook rules
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and not weights and not hub and not gpu and not vllm and not mutants"
+check: lint ## fast: ruff, typos, mypy, unit tests, static notebook rules
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and $(UNIT)"
 
 test: lint ## everything without network: all unit tests, strict nbval on pocket models, solutions
-	OMP_NUM_THREADS=1 QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not weights and not hub and not gpu and not vllm and not mutants"
+	OMP_NUM_THREADS=1 QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "$(UNIT)"
 	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS)) $(SOLUTIONS)
 
 test-real: fetch ## every notebook on official weights, whose replies are recorded
@@ -87,10 +91,28 @@ test-real: fetch ## every notebook on official weights, whose replies are record
 test-colab: $(COLAB_STAMP) ## every lesson on Colab's versions, which the setup cell must not touch
 	$(COLAB)/bin/python tests/colab.py
 
+$(BROWSER_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[browser]"
+	@touch $(BROWSER_STAMP)
+
+browser: $(BROWSER_STAMP) $(COLAB_STAMP) ## widgets in a real browser, on ipywidgets 8 and 7.7.1; needs Debian's chromium
+	@command -v $${CHROMIUM:-chromium} > /dev/null || test "$$(id -u)" != 0 || { apt-get update --quiet=2 && apt-get install --quiet=2 --yes chromium; }
+	$(OFFLINE) $(BIN)/pytest -m browser
+	$(COLAB)/bin/python -m pip install --quiet --no-deps -c constraints.txt bitsandbytes gguf py3langid trl
+	QWEN_COURSE_BROWSER_PYTHON=$(COLAB)/bin/python $(OFFLINE) $(BIN)/pytest -m browser -k "widgets"
+
 mutants: install ## judge every slip in every exercise's solution
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -n $(WORKERS) -m mutants
 
-test-all: test vllm test-real mutants test-colab ## all of them
+steady: install ## the unit tier in random order, on one core, and twice at once (an hour)
+	$(BIN)/python -m pip install --quiet -c constraints.txt pytest-randomly
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -n $(WORKERS) -m "$(UNIT)"
+	OMP_NUM_THREADS=1 taskset -c 0 $(OFFLINE) $(BIN)/pytest -p no:randomly -m "$(UNIT)"
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -p no:randomly -m "$(UNIT)" & \
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -p no:randomly -m "$(UNIT)" && wait $$!
+	$(BIN)/python -m pip uninstall --quiet --yes pytest-randomly
+
+test-all: test vllm test-real mutants test-colab browser ## all of them
 
 notebooks: install ## run the notebooks again on pocket models, normalise and store their outputs
 	QWEN_COURSE_PROFILE=pocket HF_HUB_OFFLINE=1 $(BIN)/python tests/refresh_notebooks.py $(LESSONS)

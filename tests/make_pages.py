@@ -11,7 +11,7 @@ import functools
 import html
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,8 +168,13 @@ def minutes_of(lesson: str) -> dict[str, float]:
     150 words or ten lines of code a minute, looking at results included, and what the
     cards of the exercises say.
     """
+    return minutes_of_cells(cells_of(lesson).values())
+
+
+def minutes_of_cells(cells: Iterable[dict]) -> dict[str, float]:
+    """Return the same of some cells."""
     minutes, part = {"core": 0.0, "deeper": 0.0}, "core"
-    for cell in cells_of(lesson).values():
+    for cell in cells:
         text = "".join(cell["source"])
         if "## What you learnt" in text:
             part = "core"
@@ -206,12 +211,39 @@ def lessons_table() -> str:
     )
 
 
+def first_steps() -> str:
+    """Return the sentences of README on a newcomer's path."""
+    place = ROOT / "data" / "measured" / "newcomer.json"
+    if not place.exists():
+        return ""
+    found = json.loads(place.read_text("utf-8"))
+    machine = {name: round(minutes) for name, minutes in found["machine"].items()}
+    you = {name: round(minutes) for name, minutes in found["reading"].items()}
+    begin = [name for name in lesson_names() if name.partition("_")[0] < "04"]
+    hours = round(sum(minutes_of(name)["core"] for name in begin) / 60)
+    return f"""
+A newcomer's path, tried in a new clone with nothing kept from before. After
+{machine["ready"]} minutes the course is installed and the weights are there. The first
+answer of a model comes {machine["answer"]} minutes after `git clone` and
+{you["answer"]} of reading, the first solved exercise {machine["exercise"]} after it and
+{you["exercise"]} of reading and work. To the end of lesson 03 it takes about {hours}
+hours.
+"""
+
+
+def lesson_names() -> list[str]:
+    """Return the names of the lessons in order."""
+    return [path.stem for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
+
+
 def readme() -> str:
     """Return README with its generated table."""
     text = (ROOT / "README.md").read_text("utf-8")
     begin, end = "<!-- lessons -->\n", "<!-- /lessons -->"
     before, _, rest = text.partition(begin)
-    return before + begin + lessons_table() + end + rest.partition(end)[2]
+    return (
+        before + begin + lessons_table() + first_steps() + end + rest.partition(end)[2]
+    )
 
 
 PAGES: dict[Path, Callable[[], str]] = {

@@ -18,7 +18,7 @@ from qwen_course.errors import CourseError
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "DEPENDENCIES.md").read_text("utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-NOT_INSTALLED = {"engines"}  # the extras that make install leaves out
+NOT_INSTALLED = {"engines", "browser"}  # the extras that make install leaves out
 IMPORT_NAMES = {
     "ipython": "IPython",
     "pillow": "PIL",
@@ -32,6 +32,7 @@ COMMANDS = {  # what the Makefile calls of packages that nothing imports
     "pytest": "$(BIN)/pytest ",
     "pytest-xdist": "$(BIN)/pytest -n ",
     "ruff": "$(BIN)/ruff check ",
+    "typos": "$(BIN)/typos\n",
 }
 SPELLINGS = {  # of one licence, as packages state it
     "Apache-2.0": {"Apache", "Apache 2.0", "Apache 2.0 License"}
@@ -85,6 +86,9 @@ def licence(package: str) -> str:
         return told["License-Expression"]
     kinds = [k for k in told.get_all("Classifier") or [] if k.startswith("License ::")]
     names = [kind.rpartition(" :: ")[2] for kind in kinds] or [told.get("License", "")]
+    if names == [""]:  # then the first line of the text that it brings
+        texts = importlib.metadata.files(package) or []
+        names = [f.read_text().split("\n")[0] for f in texts if f.name == "LICENSE"]
     return " OR ".join(ONE_SPELLING.get(name, name) for name in names)
 
 
