@@ -85,7 +85,7 @@ test: lint ## everything without network: all unit tests, strict nbval on pocket
 test-real: fetch ## every notebook on official weights, whose replies are recorded
 	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu and not vllm"
 	@if [ -e $(VLLM_STAMP) ]; then $(OFFLINE) $(BIN)/pytest -m vllm; else echo "tests/test_vllm.py left out: vLLM is not installed (make vllm)."; fi
-	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval-lax $(NBVAL) --nbval-cell-timeout 900 $(LONGEST) $(filter-out $(RECORDED) $(LONGEST),$(NOTEBOOKS))
+	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval-lax $(NBVAL) --nbval-cell-timeout 1800 $(LONGEST) $(filter-out $(RECORDED) $(LONGEST),$(NOTEBOOKS))
 	printf '%s\n' $(LESSONS_RECORDED:%=%_) | OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small xargs -n 1 -P $(WORKERS) env $(OFFLINE) $(BIN)/python tests/record_notebooks.py
 
 test-colab: $(COLAB_STAMP) ## every lesson on Colab's versions, which the setup cell must not touch

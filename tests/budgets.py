@@ -5,8 +5,7 @@
 Runs lessons one at a time on an otherwise idle machine. Time is counted in units: one
 unit is a fixed piece of work (a pocket model writes, Python counts), timed just before
 and after the lesson. So a slower machine has the same budget. A lesson may take 1.3
-times what data/budgets.json says. `--store` writes that file, and minutes on official
-weights into data/timings.json.
+times what data/budgets.json says; `--store` writes that file.
 """
 
 import argparse
@@ -79,11 +78,6 @@ def main(names: list[str], store: bool) -> list[str]:
             PLACE.write_text(
                 json.dumps(budgets, indent=1, sort_keys=True) + "\n", "utf-8"
             )
-            if profile == "small":
-                timings[name]["official_minutes"] = now["minutes"]
-                TIMINGS.write_text(
-                    json.dumps(timings, indent=1, sort_keys=True) + "\n", "utf-8"
-                )
         elif profile not in budgets.get(name, {}):
             told.append(f"{name}: no budget for the profile {profile}")
         else:

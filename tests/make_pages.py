@@ -202,12 +202,12 @@ def lessons_table() -> str:
             exercises += "".join(cell["source"]).startswith("### Exercise")
         lines.append(
             f"| [{number}](notebooks/{name}.ipynb) | {core:.0f} | {core + deeper:.0f} "
-            f"| {row['minutes']:g} | {row.get('official_minutes', '')} "
-            f"| {row['memory_gb']:g} | {row['cells']} | {exercises} |\n"
+            f"| {row['minutes']:g} | {row['memory_gb']:g} | {row['cells']} "
+            f"| {exercises} |\n"
         )
     return (
-        "| lesson | you: core | you: all | pocket | official | GB | cells | exercises |"
-        "\n| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "".join(lines)
+        "| lesson | you: core | you: all | it runs in | GB | cells | exercises |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n" + "".join(lines)
     )
 
 
