@@ -7,6 +7,7 @@ somebody is there to use them. Nothing here knows models or loads them.
 
 import json
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -91,10 +92,10 @@ def explore(draw: Callable[..., Any], **controls: Any) -> Any:
         controls: per argument a list of choices, or (low, high, step, start) numbers.
     """
     starts = {n: c[3] if isinstance(c, tuple) else c[0] for n, c in controls.items()}
-    first = draw(**starts)
     if not models.is_live():
-        return first
+        return draw(**starts)
     import ipywidgets as widgets
+    import matplotlib.pyplot as plt
     from IPython.display import display
 
     def control(name: str, choice: Any) -> Any:
@@ -103,10 +104,19 @@ def explore(draw: Callable[..., Any], **controls: Any) -> Any:
             low, high, step, start = choice
             return widgets.IntSlider(min=low, max=high, step=step, value=start, **named)
         named.pop("continuous_update")
-        return widgets.Dropdown(options=choice, value=choice[0], **named)
+        places = [(str(option), place) for place, option in enumerate(choice)]
+        return widgets.Dropdown(options=places, value=0, **named)  # None is a choice
+
+    turn = threading.Lock()
+
+    def draw_for(**set_to: int) -> None:
+        lists = {n: c for n, c in controls.items() if not isinstance(c, tuple)}
+        # Newer kernels call this in threads, and one may flush what another draws.
+        with turn, plt.ioff():
+            display(draw(**set_to | {n: c[set_to[n]] for n, c in lists.items()}))
 
     parts = {name: control(name, choice) for name, choice in controls.items()}
-    output = widgets.interactive_output(lambda **v: display(draw(**v)), parts)
+    output = widgets.interactive_output(draw_for, parts)
     display(widgets.VBox([widgets.HBox(list(parts.values())), output]))
     return None
 
@@ -167,7 +177,10 @@ def _print(text: str, begins: str, reply: Reply | None) -> None:
 
 
 class _Fold:
-    """A reply in the making on a live notebook: a fold for the thought, the answer."""
+    """A reply in the making on a live notebook: a fold for the thought, the answer.
+
+    The fold is plain HTML: unlike the Accordion of ipywidgets, keys open it too.
+    """
 
     def __init__(self) -> None:
         import ipywidgets as widgets
@@ -175,26 +188,30 @@ class _Fold:
 
         self.parts = {"thinking": widgets.HTML(), "answer": widgets.HTML()}
         self.texts = {"thinking": "", "answer": ""}
-        self.fold = widgets.Accordion(children=[self.parts["thinking"]])
         self.box, self.kind = widgets.VBox([self.parts["answer"]]), "answer"
+        self.title = ""
         display(self.box)
 
     def put(self, text: str, begins: str, reply: Reply | None) -> None:
         self.kind = begins or self.kind
         if begins == "thinking":
-            self.fold.set_title(0, "thinking ...")
-            self.fold.selected_index = 0
-            self.box.children = [self.fold, self.parts["answer"]]
-        elif begins:
-            self.fold.selected_index = None
-        if reply:
+            self.title = "thinking ..."
+            self.box.children = [self.parts["thinking"], self.parts["answer"]]
+        if reply and self.title:
             cut = ", cut by the budget" * reply.budget_cut
             ended = cut or ", not finished" * (not reply.text)
-            self.fold.set_title(0, f"thought, {reply.thinking_tokens} tokens{ended}")
+            self.title = f"thought, {reply.thinking_tokens} tokens{ended}"
         self.texts[self.kind] += text
         look = "white-space:pre-wrap;line-height:1.4"
-        told = f"<div style='{look}'>{escape(self.texts[self.kind])}</div>"
-        self.parts[self.kind].value = told
+        told = {
+            kind: f"<div style='{look}'>{escape(text)}</div>"
+            for kind, text in self.texts.items()
+        }
+        self.parts["answer"].value = told["answer"]
+        if self.title and (begins or reply or self.kind == "thinking"):
+            opened = " open" * (self.kind == "thinking")
+            head = f"<details{opened}><summary>{self.title}</summary>"
+            self.parts["thinking"].value = f"{head}{told['thinking']}</details>"
 
 
 _LINES = {  # so that an author can be told without seeing colours

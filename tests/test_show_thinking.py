@@ -61,23 +61,21 @@ def test_on_a_live_notebook_the_thought_folds(monkeypatch, capsys, options, titl
     monkeypatch.setenv("QWEN_COURSE_LIVE", "1")
     shown, opened = [], []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    folds = []
-    old = widgets.Accordion.__init__
+    old = widgets.HTML.__init__
 
-    def accordion(self, *args, **kwargs):
+    def html(self, *args, **kwargs):
         old(self, *args, **kwargs)
-        folds.append(self)
-        self.observe(lambda change: opened.append(change["new"]), "selected_index")
+        self.observe(lambda change: opened.append(change["new"][:14]), "value")
 
-    monkeypatch.setattr(widgets.Accordion, "__init__", accordion)
+    monkeypatch.setattr(widgets.HTML, "__init__", html)
     reply = show.write(stream(**options))
-    (box,), (fold,) = shown, folds
-    assert box.children == (fold, box.children[1])
-    assert opened == [0, None]
-    assert fold.get_title(0) == title
-    assert reply.thinking.strip() in fold.children[0].value
+    (box,) = shown
+    fold, answer = box.children
+    assert opened.index("<details open>") < opened.index("<details><summ")
+    assert fold.value.startswith(f"<details><summary>{title}</summary>")
+    assert reply.thinking.strip() in fold.value
     if not options:
-        assert "Four &lt;b&gt;." in box.children[1].value
+        assert "Four &lt;b&gt;." in answer.value
     assert capsys.readouterr().out == ""
 
 
