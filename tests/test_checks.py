@@ -260,7 +260,7 @@ def test_nothing_that_the_code_started_is_left(tmp_path, end, leave):
         time.sleep(0.01)
     {end}
     """
-    told = judge(lines, seconds=5 if end != "while True: pass" else 2)
+    told = judge(lines, seconds=5)  # on a busy machine 16 forks take their time
     assert told.status == ("correct" if "return" in end else "your code raised")
     started = [int(line) for line in pids.read_text().split()]
     assert len(started) == 16
