@@ -29,7 +29,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 # The environment of the kernel, whose ipywidgets the browser must understand.
 PYTHON = Path(os.environ.get("QWEN_COURSE_BROWSER_PYTHON") or sys.executable).absolute()
 WIDGETS = ("show.explore(", "show.branch(", "show.write(")
-STARTED = 120  # seconds for a server or a page to come up; the machine may be busy
+STARTED = 600  # seconds for a server or a page to come up; the machine may be busy
 SETTINGS = {  # of JupyterLab: ask nobody for news, keep every cell in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
