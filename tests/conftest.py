@@ -23,9 +23,10 @@ hypothesis.settings.load_profile("course")
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out `hub`, `gpu`, `vllm` unless -m names them; pytest counts them."""
+    """Leave out what -m must name: browser, hub, ...; pytest counts them."""
     wanted = config.getoption("-m")
-    off = [mark for mark in ("hub", "gpu", "vllm") if mark not in wanted]
+    marks = ("browser", "gpu", "hub", "mutants", "vllm")
+    off = [mark for mark in marks if mark not in wanted]
     left = [item for item in items if any(item.get_closest_marker(m) for m in off)]
     if left:
         config.hook.pytest_deselected(items=left)
