@@ -16,12 +16,12 @@ import time
 
 import refresh_notebooks as tool
 import torch
+from make_pages import lesson_names
 
 from qwen_course import catalog, generate, models
 
 SLACK = 1.3
 PLACE = catalog.data_dir() / "budgets.json"
-TIMINGS = catalog.data_dir() / "timings.json"
 
 
 def unit() -> float:
@@ -67,8 +67,8 @@ def main(names: list[str], store: bool) -> list[str]:
     """Measure lessons; returns what is over its budget."""
     profile = os.environ.get("QWEN_COURSE_PROFILE", "pocket")
     budgets = json.loads(PLACE.read_text("utf-8")) if PLACE.exists() else {}
-    timings, told = json.loads(TIMINGS.read_text("utf-8")), []
-    for name in timings:
+    told = []
+    for name in lesson_names():
         if names and not any(name.startswith(start) for start in names):
             continue
         now = measure(name)

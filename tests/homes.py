@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from make_pages import lesson_names as lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "data" / "numbers"
@@ -108,10 +109,6 @@ def figures(text: str) -> list[str]:
 @cache
 def notebook(name: str) -> Any:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-
-
-def lessons() -> list[str]:
-    return [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
 
 
 def texts() -> Iterator[tuple[str, str, str]]:

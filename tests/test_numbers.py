@@ -4,6 +4,7 @@ import homes
 import pytest
 
 ROWS = homes.rows()
+WANTED = homes.wanted()
 PAGES = [*homes.lessons(), *homes.PAGES]
 each = pytest.mark.parametrize("page", PAGES)
 
@@ -21,7 +22,7 @@ def problems(page: str) -> list[str]:
 
 @each
 def test_every_figure_has_a_row_and_every_row_its_figure(page):
-    needed = {key for key in homes.wanted() if key[0] == page}
+    needed = {key for key in WANTED if key[0] == page}
     kept = {(row.lesson, row.cell, row.number) for row in ROWS if row.lesson == page}
     assert not needed - kept, "add rows: python tests/homes.py (proposes them)"
     assert not kept - needed, "rows for figures that are not there"
