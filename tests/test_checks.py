@@ -696,20 +696,6 @@ def test_solution_is_correct_as_text_too(name):
     assert told.status == "correct", told
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [(name, n) for name, task in EXERCISES.items() for n in range(len(task.wrong))],
-)
-def test_wrong_answer_is_named(name, number):
-    task = EXERCISES[name]
-    wrong = task.wrong[number]
-    told = checks.check(name, define(wrong.source, task.name))
-    assert told.status == "not yet", told
-    assert wrong.fragment in told.message, told
-    others = [w.fragment for w in task.wrong if w.fragment != wrong.fragment]
-    assert not any(other in told.message for other in others), "names another mistake"
-
-
 @pytest.mark.usefixtures("toy")
 def test_a_strange_container_is_judged_not_raised():
     class Odd(dict):

@@ -44,7 +44,7 @@ def wrong(name: str) -> list[dict[str, str]]:
 
 
 def different(programs: list[str]) -> int:
-    """How many there are when names of comments, spaces and docstrings do not count."""
+    """How many there are when comments and spaces do not count."""
     return len({ast.dump(ast.parse(program)) for program in programs})
 
 
@@ -78,13 +78,22 @@ def test_wrong_answers_are_rejected_and_most_are_named(name):
     task, given, named = EXERCISES[name], wrong(name), 0
     assert different([row["source"] for row in given]) == len(given) >= WRONG
     for row in given:
-        answer = sources.define(task.name, row["source"])
-        told = checks._judge_apart(task, answer, 3)
+        told = checks._judge(task, sources.define(task.name, row["source"]), 3)
         assert told.status in ("not yet", "your code raised"), (row["belief"], told)
         assert row.get("says", "") in told.message, (row["belief"], told)
         named += "says" in row
     assert named >= NAMED
     assert named >= 0.6 * len(given)
+
+
+@each
+def test_a_mistake_is_not_taken_for_another(name):
+    task = EXERCISES[name]
+    for row in task.wrong:
+        told = checks._judge(task, sources.define(task.name, row.source), 3)
+        assert told.status == "not yet", (row.belief, told)
+        others = {other.fragment for other in task.wrong} - {row.fragment}
+        assert not any(other in told.message for other in others), (row.belief, told)
 
 
 @pytest.mark.mutants
