@@ -13,6 +13,7 @@ import importlib.util
 import json
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -190,9 +191,12 @@ def quiet() -> None:
 def start(seed: int = 0) -> Session:
     """Quiet the logs, seed every generator, print which model fills each role."""
     quiet()
-    import transformers
+    import numpy
+    import torch
 
-    transformers.set_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)  # transformers.set_seed does the same, and loads peft
     session = Session(profile(), tuple(map(resolve, ROLES)))
     print(f"Qwen course, profile {session.profile}: role -> model (size; why)")
     for source in session.sources:
@@ -305,7 +309,7 @@ def _load(path: Path, dtype: str, device: str) -> tuple[Any, Any, Any]:
         tokenizer.chat_template = pocket_template("qwen3_vl" if vision else "qwen3")
     processor = None
     if vision:
-        images = transformers.AutoImageProcessor.from_pretrained(folder)
+        images = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)
         processor = image_chat(images, tokenizer, tokenizer.chat_template)
     # cuDNN plans its attention anew for each length: on an H200 a step of a batch took
     # 65 to 74 ms with it and 23 without.

@@ -162,7 +162,7 @@ def load(folder: Path) -> tuple[transformers.PreTrainedModel, Any]:
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32
     )
-    images = transformers.AutoImageProcessor.from_pretrained(folder)
+    images = Qwen2VLImageProcessorPil.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return model.eval(), models.image_chat(
         images, tokenizer, models.pocket_template("qwen3_vl")
