@@ -12,6 +12,7 @@ UNIT := not weights and not hub and not gpu and not vllm and not mutants and not
 NBVAL := --nbval-current-env -p no:cacheprovider
 # Two files at a time, each on one thread; of lessons the longest first.
 WORKERS ?= 2
+SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LONGEST := $(wildcard notebooks/90_*.ipynb)
 OFFLINE := HF_HUB_OFFLINE=1 $(BIN)/python tests/offline.py
@@ -104,13 +105,14 @@ browser: $(BROWSER_STAMP) $(COLAB_STAMP) ## widgets in a real browser, on ipywid
 mutants: install ## judge every slip in every exercise's solution
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -n $(WORKERS) -m mutants
 
-steady: install ## the unit tier in random order, on one core, and twice at once (an hour)
-	$(BIN)/python -m pip install --quiet -c constraints.txt pytest-randomly
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -n $(WORKERS) -m "$(UNIT)"
-	OMP_NUM_THREADS=1 taskset -c 0 $(OFFLINE) $(BIN)/pytest -p no:randomly -m "$(UNIT)"
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -p no:randomly -m "$(UNIT)" & \
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -p no:randomly -m "$(UNIT)" && wait $$!
-	$(BIN)/python -m pip uninstall --quiet --yes pytest-randomly
+steady: install ## break off and shuffle: unit tests, lessons, a fetch (hours)
+	set -e; for seed in $(SEEDS); do OMP_NUM_THREADS=1 QWEN_COURSE_SHUFFLE=$$seed $(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "$(UNIT)"; done
+	OMP_NUM_THREADS=1 taskset -c 0 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)"
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)" & \
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)" && wait $$!
+	export QWEN_COURSE_TEST_HOME=$$(mktemp -d) && $(OFFLINE) $(BIN)/python tests/steady.py lessons && \
+	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(NOTEBOOKS)
+	$(BIN)/python tests/steady.py fetch
 
 test-all: test vllm test-real mutants test-colab browser ## all of them
 

@@ -1,6 +1,7 @@
 """What every test gets: no hub, a progress file of its own, steady property tests."""
 
 import os
+import random
 import signal
 import tempfile
 
@@ -13,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A shell starts what runs in its background deaf to Ctrl-C; some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 _home = tempfile.TemporaryDirectory(prefix="qwen_course_test_")
-os.environ["QWEN_COURSE_HOME"] = _home.name
+os.environ["QWEN_COURSE_HOME"] = os.environ.get("QWEN_COURSE_TEST_HOME", _home.name)
 
 # The machine may be busy: a slow example is no failure. Figures belong to `make bench`.
 hypothesis.settings.register_profile("course", deadline=None)
@@ -31,6 +32,10 @@ def pytest_collection_modifyitems(
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
+    if seed := os.environ.get("QWEN_COURSE_SHUFFLE"):  # the same in every worker
+        order = random.Random(seed)
+        files = {item.path: order.random() for item in items}
+        items.sort(key=lambda item: (files[item.path], order.random()))
 
 
 @pytest.fixture(autouse=True)
