@@ -191,17 +191,24 @@ def minutes_of_cells(cells: Iterable[dict]) -> dict[str, float]:
     return minutes
 
 
+def minutes_told(lesson: str) -> int:
+    """Return the minutes of the core that the first cell of a lesson tells."""
+    text = "".join(next(iter(cells_of(lesson).values()))["source"])
+    count, unit = re.findall(r"[Aa]bout (\d+) (minutes|hours)", text)[0]
+    return int(count) * (60 if unit == "hours" else 1)
+
+
 def lessons_table() -> str:
     """Return the table of README: what each lesson takes."""
     measured = json.loads((ROOT / "data" / "timings.json").read_text("utf-8"))
     lines = []
     for name, row in measured.items():
-        core, deeper = minutes_of(name).values()
+        core, deeper = minutes_told(name), minutes_of(name)["deeper"]
         number, exercises = name.partition("_")[0], 0
         for cell in cells_of(name).values():
             exercises += "".join(cell["source"]).startswith("### Exercise")
         lines.append(
-            f"| [{number}](notebooks/{name}.ipynb) | {core:.0f} | {core + deeper:.0f} "
+            f"| [{number}](notebooks/{name}.ipynb) | {core} | {core + deeper:.0f} "
             f"| {row['minutes']:g} | {row['memory_gb']:g} | {row['cells']} "
             f"| {exercises} |\n"
         )
@@ -220,7 +227,7 @@ def first_steps() -> str:
     machine = {name: round(minutes) for name, minutes in found["machine"].items()}
     you = {name: round(minutes) for name, minutes in found["reading"].items()}
     begin = [name for name in lesson_names() if name.partition("_")[0] < "04"]
-    hours = round(sum(minutes_of(name)["core"] for name in begin) / 60)
+    hours = round(sum(map(minutes_told, begin)) / 60)
     return f"""
 A newcomer's path, tried in a new clone with nothing kept from before. After
 {machine["ready"]} minutes the course is installed and the weights are there. The first

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import make_pages
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
@@ -19,7 +20,6 @@ NOTEBOOKS = {
 PAGE = (ROOT / "TEACHING.md").read_text("utf-8")
 HEADING = re.compile(r"^## ([0-9]+[a-z]?\.[0-9]+) .*\((core|deeper)\)$", re.M)
 TASK = re.compile(r"^### Exercise (\S+) .*\n+(\d+) min", re.M)
-CORE = re.compile(r"[Aa]bout (\d+) (minutes|hours)")
 ROW = re.compile(r"\| (\d):(\d\d) \| (\d+) \| (.+?) \| (.*?) ?\| (.*?) ?\|")
 PATHS = {"Half a day": [210], "A full day": [390], "Four evenings": [120] * 4}
 ROUNDED = 2.5  # minutes that a row may be off its rule
@@ -39,8 +39,7 @@ class Lesson:
     def __init__(self, path: Path):
         cells = json.loads(path.read_text("utf-8"))["cells"]
         texts = ["".join(cell["source"]) for cell in cells]
-        count, unit = CORE.search(texts[0]).groups()
-        self.minutes = int(count) * (60 if unit == "hours" else 1)
+        self.minutes = make_pages.minutes_told(path.stem)
         self.cells: dict[str, int] = {}
         self.core: list[str] = []
         self.exercises: dict[str, tuple[str, int]] = {}  # its section, its minutes
@@ -92,6 +91,12 @@ def chosen(told: str, known: Lesson) -> list[str]:
     assert {first, last} <= {*known.core}
     between = names[names.index(first) : names.index(last) + 1]
     return [name for name in between if name in known.core]
+
+
+@pytest.mark.parametrize("name", make_pages.lesson_names())
+def test_a_lesson_tells_the_minutes_that_reading_and_exercises_take(name):
+    rule = make_pages.minutes_of(name)["core"]
+    assert 0.75 < rule / make_pages.minutes_told(name) < 1.25
 
 
 @pytest.mark.parametrize("title", PATHS)
