@@ -14,6 +14,7 @@ NAMES = {  # what is not said: what is said instead
     r"quantiz(e|es|ed|ing)": "quantise",
     r"end tokens?": "end-of-turn token",
     r"empty block": "empty thought",
+    r"b?float(16|32)": "bf16, fp16, fp32 (torch's own names are code)",
 }
 TEXTS = list(homes.texts())
 

@@ -434,7 +434,7 @@ def _memory_beliefs(need: _Need) -> dict[str, float]:
             right + 4 * trained
         ),
         "This is the loaded model alone. Training takes more.": base,
-        "Full tuning trains a copy in float32, beside the loaded model: 4 bytes more"
+        "Full tuning trains a copy in fp32, beside the loaded model: 4 bytes more"
         " for each weight.": right - 4 * all_of * full,
         "The loaded model stays in memory beside the copy that full tuning trains.": (
             right - base * full
@@ -453,13 +453,13 @@ def _memory_beliefs(need: _Need) -> dict[str, float]:
         "bits is left out: the loaded weights do not all take 2 bytes.": (
             right - base + 2 * all_of
         ),
-        "What is trained is float32, 4 bytes, whatever the loaded weights are.": (
+        "What is trained is fp32, 4 bytes, whatever the loaded weights are.": (
             base + (bits / 8 + 12) * trained
         ),
-        "The adapter is float32, 4 bytes a weight, though the model is not.": (
+        "The adapter is fp32, 4 bytes a weight, though the model is not.": (
             right if full else base + (bits / 8 + 12) * trained
         ),
-        "Gradients and AdamW are float32, too, not of the loaded weights' bits.": (
+        "Gradients and AdamW are fp32, too, not of the loaded weights' bits.": (
             base + 4 * bits / 8 * trained
         ),
         "1 GB is 1e9 bytes here. 2**30 bytes are a GiB.": right * 1e9 / 2**30,
@@ -557,7 +557,7 @@ MEMORY = Exercise(
             "full tuning needs no copy",
             _MEMORY_HEAD
             + _MEMORY.replace("(4 + 4 + 8)", '((way == "lora") * 4 + 4 + 8)'),
-            "trains a copy in float32",
+            "trains a copy in fp32",
         ),
         Wrong(
             "the copy replaces the loaded model",
