@@ -58,10 +58,8 @@ class Finding:
                 line = f"  lesson {lesson}: {len(ids)} of {total[lesson]}: {end}"
                 told += [line] if ids else []
             held = sum(bool(row["source"]) for row in solved)
-            told += [
-                f"  answers: {held} of {len(solved)} are in it",
-                f"  seal: {self.seal}",
-            ]
+            told += [f"  answers: {held} of {len(solved)} are in it"]
+            told += [f"  seal: {self.seal}"]
         told += [f"  again {name}: {verdict}" for name, verdict in again.items()]
         return [_printable(line) for line in told]
 
@@ -153,6 +151,10 @@ def verify(data: bytes, key: bytes = b"") -> Finding:
         same = content["format"] == FORMAT
         if same and _body(content) != body:
             return Finding(False, "what it shows is not what its record says")
+        for row in content["solved"] if same else ():
+            known = row["lesson"] in content["exercises"]
+            if not (known and isinstance(row["id"] + row["day"], str)):
+                raise ValueError
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Finding(False, "no certificate of this course")
     sealed = "none" if seal == "none" else "not checked"
@@ -196,9 +198,8 @@ def _printable(text: str) -> str:
 
 
 def _about(content: Record) -> str:
-    return ", ".join(
-        f"{key} {value}" for key, value in content["about"].items() if value
-    )
+    parts = content["about"].items()
+    return ", ".join(f"{key} {value}" for key, value in parts if value)
 
 
 def _by_lesson(content: Record) -> dict[str, tuple[list[str], list[str]]]:

@@ -208,7 +208,7 @@ def _judged(quiz: Quiz, given: list[str], day: date) -> Result:
     chosen = tuple(item.lettered().get(letter) for item, letter in pairs)
     result = Result(quiz.items, chosen)
     with _state() as (state, notes):
-        same = [*state["quiz"]["turns"]] == [item.id for item in quiz.items]
+        same = [*state["quiz"].get("turns", ())] == [item.id for item in quiz.items]
         if same and state["quiz"]["answered"]:
             return replace(result, note="(Your first answers to this quiz count.)")
         if same:

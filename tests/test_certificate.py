@@ -219,6 +219,13 @@ def test_a_foreign_record_with_a_right_checksum(held):
     assert not certificate.verify(again(body)).valid
 
 
+@pytest.mark.parametrize("wrong", [{"id": 5}, {"day": 5}, {"lesson": "99"}])
+def test_a_foreign_record_that_no_lesson_could_have_written(wrong):
+    content = record(solved=SOLVED[1:2])
+    content["solved"] = [content["solved"][0] | wrong]
+    assert not certificate.verify(certificate.page(content).encode()).valid
+
+
 # --- names and other texts of learners ----------------------------------------------
 
 NAMES = [

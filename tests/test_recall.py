@@ -396,6 +396,13 @@ def test_a_broken_file_is_put_aside(content):
     assert json.loads(file().read_text())["quiz"]["lesson"] == "01"
 
 
+def test_a_file_that_vanishes_before_the_answer_is_no_fault():
+    quiz = recall.quiz("01", **on())
+    file().unlink()
+    told = recall._judged(quiz, ["?"] * recall.QUESTIONS, on()["today"]())
+    assert told.items == quiz.items
+
+
 def test_an_item_that_the_course_no_longer_has_is_no_fault():
     file().parent.mkdir()
     old = json.loads(json.dumps(good()).replace("00-stop", "00-gone"))

@@ -240,6 +240,12 @@ def test_throughput_tells_each_point():
     )
 
 
+def test_rows_may_come_from_a_generator():
+    assert timelines.throughput(row for row in TABLE).alt == (
+        timelines.throughput(TABLE).alt
+    )
+
+
 def test_throughput_leaves_out_what_was_not_measured():
     holes = [
         {"engine": "a", "clients": 1, "tokens_per_second": None, "wait_p95": NAN},

@@ -358,6 +358,14 @@ def test_calls_of_tools_come_through():
     }
 
 
+def test_a_chunk_without_choices_is_passed_by():
+    empty = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    parts = [empty | {"choices": None}, *GOOD]
+    made, _ = transport(lambda network, _: as_stream(network, sse(*parts)))
+    chunks, _ = asked(Upstream("", client=made))
+    assert fold(chunks)["choices"][0]["message"]["content"] == "Yes"
+
+
 def test_the_event_loop_stays_free_while_a_long_request_is_read():
     backend = Upstream("http://127.0.0.1:9/v1")
     many = [{"role": "user", "content": "Hi"}] * 10_000
