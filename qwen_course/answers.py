@@ -179,9 +179,7 @@ def _ends(text: str) -> list[list[str]]:
     lines = [line.strip().strip("*# ") for line in text.splitlines()]
     for line in [line for line in lines if line][:-7:-1]:
         line = line.rstrip(".").strip("*")
-        inline = [
-            "".join(both) for both in re.findall(r"\$(.+?)\$|\\\((.+?)\\\)", line)
-        ]
+        inline = [*map("".join, re.findall(r"\$(.+?)\$|\\\((.+?)\\\)", line))]
         parts = re.split(r":|\b(?:is|are|get|to)\b", line)[:0:-1]
         tried = [line, ", ".join(inline), *inline[::-1]]
         tried += [part.strip(" *") for part in parts]
@@ -239,15 +237,11 @@ def definitions(code: str) -> str:
         node
         for node in tree.body
         if isinstance(node, kinds | ast.AsyncFunctionDef)
-        or (isinstance(node, ast.Assign) and not _calls(node))
+        or (isinstance(node, ast.Assign) and ast.Call not in map(type, ast.walk(node)))
     ]
     with contextlib.suppress(RecursionError):  # in a very long sum, say
         return "\n\n".join(ast.unparse(node) for node in kept)
     return code
-
-
-def _calls(node: ast.AST) -> bool:
-    return any(isinstance(part, ast.Call) for part in ast.walk(node))
 
 
 def run_python(

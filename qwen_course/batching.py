@@ -79,10 +79,8 @@ class Local:
         tools = request.tools if request.tool_choice != "none" else None
         messages = [*map(_plain, request.messages)]
         try:
-            rows = [
-                Row(self.loaded, messages, settings, tools)
-                for _ in range(request.n or 1)
-            ]
+            choices = range(request.n or 1)
+            rows = [Row(self.loaded, messages, settings, tools) for _ in choices]
         except CourseError as error:  # about the request, in words for its sender
             told = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}".strip()
             about = isinstance(error, MalformedMessages | TooLong)

@@ -151,12 +151,9 @@ def check_source(exercise_id: str, source: str, seconds: float = 10.0) -> Result
     """
     exercise, apart = _find(exercise_id), sys.platform == "linux"
     with tempfile.TemporaryDirectory() as folder:
-        outer = replace(
-            exercise,
-            check=lambda text: exercise.check(
-                sources.define(exercise.name, text, folder if apart else "")
-            ),
-        )
+        place = folder if apart else ""
+        made = functools.partial(sources.define, exercise.name, folder=place)
+        outer = replace(exercise, check=lambda text: exercise.check(made(text)))
         return (_judge_apart if apart else _judge)(outer, source, seconds)
 
 

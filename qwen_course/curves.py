@@ -9,7 +9,7 @@ from typing import Any
 
 from qwen_course.answers import interval
 from qwen_course.errors import CourseError
-from qwen_course.plots import COLOURS, Picture, Point, _lines
+from qwen_course.plots import COLOURS, Picture, Point, _lines, titled
 
 End = tuple[float, float, str, str]  # last point of a line, its name, its colour
 
@@ -52,7 +52,7 @@ def losses(histories: Any, title: str = "") -> Picture:
     figure, panels = plt.subplots(len(tall), figsize=(10, sum(tall)), **look)
     figure.set_layout_engine("constrained")
     top, bottom = panels[0, 0], panels[-1, 0]
-    told, ends = [title] * bool(title), list[End]()
+    told, ends = list[str](), list[End]()
     colours = cycle(COLOURS[name] for name in ("line", "warn", "assistant", "tool"))
     for (name, history), colour in zip(named.items(), colours, strict=False):
         text, x, y, end = _losses(top, rows[name], history, colour)
@@ -80,8 +80,7 @@ def losses(histories: Any, title: str = "") -> Picture:
     legend = top.legend(key.values(), key, **look, frameon=False, fontsize=9)
     for mark in legend.legend_handles:
         mark.set_color("#555555")  # it holds for every curve
-    figure.suptitle(title, x=0.02, ha="left")
-    return Picture(figure, "\n".join(told))
+    return titled(figure, title, told)
 
 
 def _losses(
@@ -195,7 +194,7 @@ def before_after(table: Sequence[dict[str, Any]], title: str = "") -> Picture:
     size = (10, 0.5 + tall * (0.6 + 0.58 * len(runs)))
     figure, panels = plt.subplots(tall, wide, figsize=size, sharey=True, squeeze=False)
     figure.set_layout_engine("constrained")
-    told = [title] * bool(title)
+    told = []
     for axes in panels.flat[len(tasks) :]:
         axes.axis("off")
     for axes, task in zip(panels.flat, tasks, strict=False):
@@ -215,8 +214,7 @@ def before_after(table: Sequence[dict[str, Any]], title: str = "") -> Picture:
     key["gained"] = plt.Rectangle((0, 0), 1, 1, **_GAIN)
     key["lost"] = plt.Rectangle((0, 0), 1, 1, **_LOSS)
     figure.legend(key.values(), key, loc="outside upper right", ncols=3, frameon=False)
-    figure.suptitle(title, x=0.02, ha="left")
-    return Picture(figure, "\n".join(told))
+    return titled(figure, title, told)
 
 
 def _task(axes: Any, cells: Sequence[tuple[int, int] | None]) -> list[str]:
@@ -302,9 +300,8 @@ def low_rank(
     right.set(xlabel="singular values, by size", ylabel="share of the largest")
     right.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False)
-    figure.suptitle(title, x=0.02, ha="left")
     some = int((own > 1e-9 * (own[0] or 1)).sum())
-    told = [title] * bool(title) + [f"W {shapes[0]} has {w.size:,} weights"]
-    told[-1] += f", A {shapes[1]} and B {shapes[2]} have {a.size + b.size:,}."
-    told.append(f"{some} of {len(own)} singular values of the update are above 0.")
-    return Picture(figure, "\n".join(told))
+    told = f"W {shapes[0]} has {w.size:,} weights"
+    told += f", A {shapes[1]} and B {shapes[2]} have {a.size + b.size:,}."
+    told += f"\n{some} of {len(own)} singular values of the update are above 0."
+    return titled(figure, title, [told])

@@ -50,8 +50,8 @@ def out_of_range(settings: object, ranges: Mapping[str, tuple]) -> dict[str, str
     return rules
 
 
-def refuse(settings: object, rules: Mapping[str, str]) -> None:
+def refuse(settings: object, rules: Mapping[str, str], hint: str = "") -> None:
     """Raise CourseError that tells each field's rule and what it got, if any."""
     if rules:
         got = [f"{n} must be {rules[n]}, got {getattr(settings, n)!r}." for n in rules]
-        raise CourseError(" ".join(got), "leave it out to take the default.")
+        raise CourseError(" ".join(got), hint or "leave it out to take the default.")

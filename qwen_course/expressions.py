@@ -279,9 +279,8 @@ def _pairs(one: Any, other: Any) -> list[tuple[dict[Any, Any], Any, Any]]:
         for place in range(8 if names else 1):
             signs = [1, -1][place : place + 1] or [1, -1]  # all +, all -, then mixed
             sizes = [rng.randint(2, 40) * rng.choice(signs) for _ in names]
-            point = {
-                n: Fraction(size, 13) for n, size in zip(names, sizes, strict=True)
-            }
+            values = [Fraction(size, 13) for size in sizes]
+            point = dict(zip(names, values, strict=True))
             with contextlib.suppress(*_GAPS):
                 pairs.append((point, _value(one, point), _value(other, point)))
     return pairs
@@ -298,9 +297,8 @@ def _value(expression: Any, point: dict[Any, Any]) -> Any:
         return mpmath.mpmathify(point.get(expression) or expression.evalf(110))
     values = [_value(part, point) for part in expression.args]
     name = type(expression).__name__
-    name = {"Pow": "power", "Abs": "fabs", "Add": "fsum", "Mul": "fprod"}.get(
-        name, name
-    )
+    theirs = {"Pow": "power", "Abs": "fabs", "Add": "fsum", "Mul": "fprod"}
+    name = theirs.get(name, name)
     whole = name in ("fsum", "fprod")
     value = getattr(mpmath, name)(*([values] if whole else values))
     if not abs(value) < mpmath.mpf(10) ** LARGEST:

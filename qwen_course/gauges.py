@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from qwen_course.errors import CourseError
-from qwen_course.plots import COLOURS, Picture
+from qwen_course.plots import COLOURS, Picture, titled
 
 Point = tuple[str, float, float]  # name, GB read for a token, tokens per second
 Row = tuple[str, float, float, float]  # name, value, low and high end of its interval
@@ -66,8 +66,7 @@ def bits(
         axes.set_ylabel("weights")
         axes.spines[["top", "right"]].set_visible(False)
     written = _thought(figure.add_subplot(grid[:, 1]), lines, wrong) if lines else []
-    figure.suptitle(title, x=0.02, ha="left")
-    return Picture(figure, "\n".join([title] * bool(title) + [told, *written]))
+    return titled(figure, title, [told, *written])
 
 
 def _thought(axes: Any, lines: Sequence[str], wrong: int | None) -> list[str]:
@@ -134,8 +133,7 @@ def roofline(points: Sequence[Point], bandwidth: float, title: str = "") -> Pict
     axes.grid(alpha=0.3)
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
     axes.legend(**beside, frameon=False, fontsize=9)
-    figure.suptitle(title, x=0.02, ha="left")
-    return Picture(figure, "\n".join([title] * bool(title) + told))
+    return titled(figure, title, told)
 
 
 def bars(
@@ -157,7 +155,7 @@ def bars(
         raise CourseError(rule, "low <= value <= high; without interval, value thrice.")
     size = (10, 1.3 + 0.42 * len(rows))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
-    told = [title] * bool(title) + [f"In {unit}:"]
+    told = [f"In {unit}:"]
     for place, (label, value, low, high) in enumerate(rows):
         sign, look = "", {"color": COLOURS["user"], "hatch": ""}
         if reference is not None and value < reference:
@@ -179,8 +177,7 @@ def bars(
     axes.set_xlabel(unit)
     axes.set_yticks([-place for place in range(len(rows))], [row[0] for row in rows])
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, x=0.02, ha="left")
-    return Picture(figure, "\n".join(told))
+    return titled(figure, title, told)
 
 
 def _number(value: float) -> str:

@@ -257,8 +257,7 @@ def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[Ro
     if not isinstance(settings, Settings):
         rule = f"settings must be generate.Settings, got {settings!r:.60}."
         raise CourseError(rule, "write generate.Settings(max_new_tokens=64).")
-    rows = [Row(loaded, messages, settings, tools) for messages in conversations]
-    return rows
+    return [Row(loaded, messages, settings, tools) for messages in conversations]
 
 
 def side_by_side(loaded: Any, rows: Sequence[Row]) -> list[Reply]:

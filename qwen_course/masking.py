@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from qwen_course import chat
 from qwen_course.errors import CourseError
@@ -148,13 +149,9 @@ def collate(rows: Sequence[Row], padding: int) -> tuple[Tensor, Tensor]:
 
     No attention mask: a causal model never looks to the right, where the padding is.
     """
-    width = max(len(row.labels) for row in rows)
-    input_ids = torch.full((len(rows), width), padding)
-    labels = torch.full((len(rows), width), NOT_COUNTED)
-    for i, row in enumerate(rows):
-        input_ids[i, : len(row.labels)] = torch.tensor(row.input_ids)
-        labels[i, : len(row.labels)] = torch.tensor(row.labels)
-    return input_ids, labels
+    ids = [torch.tensor(row.input_ids) for row in rows]
+    labels = [torch.tensor(row.labels) for row in rows]
+    return pad_sequence(ids, True, padding), pad_sequence(labels, True, NOT_COUNTED)
 
 
 def refuse_leaks(

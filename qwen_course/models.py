@@ -254,9 +254,8 @@ def load(
         except ModelUnavailable as error:
             print(f"{role} falls back to {source.name}: {error.message}")
     if source.profile == "room":  # the tokenizer stands in: the server has its own
-        return Loaded(
-            Room(*_room(), source.name), load("pocket-chat").tokenizer, source
-        )
+        tokenizer = load("pocket-chat").tokenizer
+        return Loaded(Room(*_room(), source.name), tokenizer, source)
     if source.path is None:
         hint = f"run `python -m qwen_course fetch {role}` once, while connected."
         if source.profile == "pocket":

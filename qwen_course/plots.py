@@ -50,6 +50,12 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}
 
 
+def titled(figure: Any, title: str, told: Sequence[str]) -> Picture:
+    """Return a picture with a title above it; its text tells the title, then `told`."""
+    figure.suptitle(title, x=0.02, ha="left")
+    return Picture(figure, "\n".join([*[title] * bool(title), *told]))
+
+
 def timeline(pieces: Sequence[Piece], reply: Reply) -> Picture:
     """Return a streamed reply on a clock: a bar while it reads, a tick a token."""
     import matplotlib.pyplot as plt
@@ -216,7 +222,7 @@ def heat(
     tall = 0.55 if any(isinstance(c, tuple) for line in cells for c in line) else 0.36
     size = (2.2 + 1.15 * len(columns), 0.8 + tall * len(rows))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
-    told = [title] * bool(title) + [" | ".join(["", *columns]).lstrip()]
+    told = [" | ".join(["", *columns]).lstrip()]
     for y, line in enumerate(cells):
         texts = []
         for x, cell in enumerate(line):
@@ -236,8 +242,7 @@ def heat(
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.suptitle(title, x=0.02, ha="left")
-    return Picture(figure, "\n".join(told))
+    return titled(figure, title, told)
 
 
 def _share(cell: Cell) -> tuple[float, str]:
@@ -256,9 +261,8 @@ def _lines(axes: Any, lines: dict[str, Sequence[Point]], chance: float) -> list[
     """Draw shares with their intervals; return the numbers as text, a line each."""
     looks, told = cycle(zip("os^D", ("-", "--", ":", "-."), strict=True)), []
     names = cycle(["assistant", "warn", "line", "tool"])
-    for (name, points), (mark, dash), colour in zip(
-        lines.items(), looks, names, strict=False
-    ):
+    each = zip(lines.items(), looks, names, strict=False)
+    for (name, points), (mark, dash), colour in each:
         x, shares = [p[0] for p in points], [right / n for _, right, n in points]
         ends = [interval(right, n) for _, right, n in points]
         look = {"color": COLOURS[colour], "marker": mark, "linestyle": dash}
@@ -386,11 +390,10 @@ def occlusion(
         look = {"ha": "center", "va": "center", "fontsize": 9}
         look |= {"bbox": {"color": "white", "alpha": 0.75, "pad": 1}}
         panels[1].text(*place, f"{falls[row, column]:.2f}", **look)
-    figure.suptitle(title, x=0.02, ha="left")
-    told = [title, f"Cells whose cover lowers {answer!r} most:"]
+    told = [f"Cells whose cover lowers {answer!r} most:"]
     for place in np.argsort(-falls, axis=None, kind="stable")[:3]:
         row, column = divmod(int(place), columns)
         what = under[row][column] or "nothing"
         where = f"row {row + 1}, column {column + 1}, over {what}"
         told.append(f"{where}: {falls[row, column]:.2f}")
-    return Picture(figure, "\n".join(told).lstrip())
+    return titled(figure, title, told)

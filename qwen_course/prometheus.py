@@ -4,6 +4,7 @@ Needs the package prometheus-client, which it imports when Metrics are made.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 _STOPS = ("", "stop", "length", "closed", "tool_calls", "content_filter", "unknown")
@@ -23,14 +24,14 @@ class Metrics:
         self.requests = Counter("qwen_requests", told, labels, registry=to)
         self.read = Counter("qwen_prompt_tokens", "Tokens read", registry=to)
         self.written = Counter("qwen_new_tokens", "Tokens written", registry=to)
-        self.wait, self.whole, self.token = (
-            Histogram(f"qwen_{name}_seconds", told, buckets=buckets, registry=to)
-            for name, told, buckets in (
-                ("wait", "Queue and prefill of a request", _WAIT),
-                ("request", "Whole request, queue included", _WAIT),
-                ("token", "An output token: median of a reply", _TOKEN),
-            )
-        )
+
+        def timed(name: str, about: str, buckets: Sequence[float]) -> Any:
+            name = f"qwen_{name}_seconds"
+            return Histogram(name, about, buckets=buckets, registry=to)
+
+        self.wait = timed("wait", "Queue and prefill of a request", _WAIT)
+        self.whole = timed("request", "Whole request, queue included", _WAIT)
+        self.token = timed("token", "An output token: median of a reply", _TOKEN)
         self.waiting = Gauge("qwen_waiting_requests", "In the queue", registry=to)
         told = "Memory that the process holds"
         self.memory = Gauge("qwen_resident_memory_bytes", told, registry=to)

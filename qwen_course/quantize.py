@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwen_course.errors import CourseError
+from qwen_course.errors import CourseError, refuse
 
 KINDS = ("absmax", "zero_point", "nf4")
 SCALES = {"float32": torch.float32, "float16": torch.float16}
@@ -50,13 +50,8 @@ class Scheme:
         }
         if self.kind == "nf4":
             rules["bits"] = (self.bits == 4, "4 for nf4")
-        wrong = [
-            f"{name} must be {rule}, got {getattr(self, name)!r}."
-            for name, (holds, rule) in rules.items()
-            if not holds
-        ]
-        if wrong:
-            raise CourseError(" ".join(wrong), "try Scheme(bits=4, group=64).")
+        wrong = {name: rule for name, (holds, rule) in rules.items() if not holds}
+        refuse(self, wrong, "try Scheme(bits=4, group=64).")
 
 
 def nf4_levels() -> Tensor:
@@ -133,7 +128,7 @@ class QuantizedTensor(nn.Module):
     @property
     def bits_per_weight(self) -> float:
         """Bits a weight takes, its share of the scales included."""
-        return 8 * sum(_nbytes(part) for part in self.buffers()) / self.shape.numel()
+        return 8 * sum(part.nbytes for part in self.buffers()) / self.shape.numel()
 
     def dequantize(self) -> Tensor:
         """Return the weights that the codes stand for, float32, in the first shape."""
@@ -151,10 +146,6 @@ class QuantizedTensor(nn.Module):
         if self.scheme.kind == "zero_point":
             rows = rows + self.low.float()[:, None]
         return rows.flatten()[:number].view(self.shape)
-
-
-def _nbytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def quantize_tensor(weight: Tensor, scheme: Scheme | None = None) -> QuantizedTensor:
@@ -203,11 +194,8 @@ def quantize_model(
         packed: False keeps ordinary layers that hold the rounded weights: the same
             replies at full speed, nothing saved.
     """
-    linear = {
-        name: layer
-        for name, layer in loaded.model.named_modules()
-        if type(layer) is nn.Linear
-    }
+    layers = loaded.model.named_modules()
+    linear = {name: layer for name, layer in layers if type(layer) is nn.Linear}
     patterns = [skip] if isinstance(skip, str) else skip
     for pattern in patterns:
         found = any(fnmatchcase(name, pattern) for name in linear)
@@ -254,7 +242,7 @@ def model_size_mb(model: nn.Module) -> float:
         for name, tensor in _stored(model).items()
     }
     contents = len(json.dumps(table, separators=(",", ":")))
-    return (contents + sum(map(_nbytes, _stored(model).values()))) / 1e6
+    return (contents + sum(part.nbytes for part in _stored(model).values())) / 1e6
 
 
 def decode_bytes(model: nn.Module) -> int:
@@ -265,8 +253,8 @@ def decode_bytes(model: nn.Module) -> int:
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     shared = head is not None and head.weight is embedding.weight
-    total = sum(map(_nbytes, _stored(model).values()))
-    return total - (0 if shared else _nbytes(embedding.weight))
+    total = sum(part.nbytes for part in _stored(model).values())
+    return total - (0 if shared else embedding.weight.nbytes)
 
 
 @dataclass(frozen=True)
@@ -343,13 +331,10 @@ def compare(
     """Return how far a model is from its reference; arguments as in `perplexity`."""
     surprise, kl, same, number = [0.0, 0.0], 0.0, 0, 0
     for ids, scored in _windows(reference, texts, window, stride):
-        pair = [
-            _log_probabilities(loaded.model, ids, scored)
-            for loaded in (reference, other)
-        ]
-        for i, ahead in enumerate(pair):
+        right = _log_probabilities(reference.model, ids, scored)
+        guess = _log_probabilities(other.model, ids, scored)
+        for i, ahead in enumerate((right, guess)):
             surprise[i] -= ahead.gather(1, ids[0, -scored:, None]).double().sum().item()
-        right, guess = pair
         kl += (right.exp() * (right - guess)).sum().item()
         same += (right.argmax(-1) == guess.argmax(-1)).sum().item()
         number += scored

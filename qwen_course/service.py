@@ -25,18 +25,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from qwen_course import protocol
 from qwen_course.errors import CourseError, out_of_range, refuse
 from qwen_course.monitor import Monitor
-from qwen_course.protocol import (
-    ApiError,
-    Backend,
-    ChatRequest,
-    Chunk,
-    Work,
-    event,
-    fold,
-    parse,
-)
+from qwen_course.protocol import ApiError, Backend, ChatRequest, Chunk, Work
 from qwen_course.server import Counted, Events, body_of, unless_left
 
 _NO_DATA = dict.fromkeys(("text", "prompt_tokens", "new_tokens", "seconds"))
@@ -89,7 +81,8 @@ class ChatService:
         from limits.storage import storage_from_string
         from limits.strategies import SlidingWindowCounterRateLimiter
 
-        if keys is not None and not (keys and all(map(_strong, keys.values()))):
+        strong = (re.fullmatch(r"[!-~]{16,}", key) for key in (keys or {}).values())
+        if keys is not None and not (keys and all(strong)):
             rule = "A key must have 16 or more letters, digits and signs, no spaces."
             made = 'python -c "import secrets; print(secrets.token_urlsafe())"'
             raise CourseError(rule, f"make one: {made}")
@@ -174,7 +167,7 @@ class ChatService:
     ) -> tuple[ChatRequest, Work, str, dict[str, str]]:
         """Return request, work, model and headers, or ApiError with what is wrong."""
         headers = await asyncio.to_thread(self.spend, client, "requests", 1)
-        request, limits = parse(body), self.limits
+        request, limits = protocol.parse(body), self.limits
         if (request.n or 1) > limits.choices:
             raise ApiError(400, f"n is at most {limits.choices}.", param="n")
         if (request.most_tokens or 1) > limits.output_tokens:
@@ -346,22 +339,18 @@ async def _events(
 ) -> AsyncGenerator[str, None]:
     """Return the events of a reply; an error that comes too late for a status too."""
     try:
-        yield event(first)
+        yield protocol.event(first)
         async for chunk in stream:
-            yield event(chunk)
-        yield event("[DONE]")
+            yield protocol.event(chunk)
+        yield protocol.event("[DONE]")
     except ApiError as error:
-        yield event(error.body())
+        yield protocol.event(error.body())
     except Exception as error:
-        yield event(_hidden(error).body())
+        yield protocol.event(_hidden(error).body())
 
 
 async def _gather(first: Chunk, stream: AsyncGenerator[Chunk, None]) -> dict[str, Any]:
-    return fold([first] + [chunk async for chunk in stream])
-
-
-def _strong(key: str) -> bool:
-    return bool(re.fullmatch(r"[!-~]{16,}", key))
+    return protocol.fold([first] + [chunk async for chunk in stream])
 
 
 def _digest(key: str) -> bytes:

@@ -74,9 +74,8 @@ def _plain(value: object) -> bool:
     """Return whether `repr` gives this value's source, and runs nobody's code."""
     if type(value) in (list, tuple, set, dict):
         items: Any = value
-        parts = items.values() if type(value) is dict else items
-        keys = items if type(value) is dict else ()
-        return len(items) <= LONGEST and all(map(_plain, (*keys, *parts)))
+        parts = (*items, *items.values()) if type(value) is dict else items
+        return len(items) <= LONGEST and all(map(_plain, parts))
     return type(value) in (NoneType, bool, int, float, str, bytes)
 
 
@@ -106,9 +105,8 @@ def define(name: str, source: str, folder: str = "") -> Any:
 def holds(source: str, other: str) -> bool:
     """Return whether a source has each statement of another, comments aside."""
     try:
-        ours, theirs = (
-            {ast.dump(n) for n in ast.parse(s).body} for s in (source, other)
-        )
+        bodies = (ast.parse(text).body for text in (source, other))
+        ours, theirs = ({ast.dump(node) for node in body} for body in bodies)
     except (SyntaxError, ValueError, RecursionError):
         return False
     return theirs <= ours

@@ -42,9 +42,9 @@ def generator(function: Callable[..., Problem]) -> Callable[..., Problem]:
     return function
 
 
-def held_out(text: str, share: int = 10) -> bool:
-    """Return whether a question belongs to the tests: one in `share`, by its hash."""
-    return int(hashlib.md5(text.encode()).hexdigest(), 16) % share == 0
+def held_out(text: str) -> bool:
+    """Return whether a question belongs to the tests: one in ten, by its hash."""
+    return int(hashlib.md5(text.encode()).hexdigest(), 16) % 10 == 0
 
 
 def is_for_tests(problem: Problem) -> bool:
@@ -204,27 +204,24 @@ PRODUCTS = {  # what to return -> the expression around a generator
 def code(rng: Random) -> Problem:
     """Return a request for a Python function that filters, maps and collects."""
     limit, number = rng.randint(2, 9), rng.randint(2, 9)
-    kept, condition = rng.choice(
-        [
-            ("even numbers", "x % 2 == 0"),
-            ("odd numbers", "x % 2 == 1"),
-            ("positive numbers", "x > 0"),
-            ("negative numbers", "x < 0"),
-            (f"numbers greater than {limit}", f"x > {limit}"),
-            (f"numbers less than {limit}", f"x < {limit}"),
-            (f"multiples of {limit}", f"x % {limit} == 0"),
-        ]
-    )
-    change, value = rng.choice(
-        [
-            ("", "x"),
-            (", square them", "x * x"),
-            (", double them", "2 * x"),
-            (f", add {number} to each", f"x + {number}"),
-            (f", subtract {number} from each", f"x - {number}"),
-            (f", multiply each by {number}", f"x * {number}"),
-        ]
-    )
+    filters = [
+        ("even numbers", "x % 2 == 0"),
+        ("odd numbers", "x % 2 == 1"),
+        ("positive numbers", "x > 0"),
+        ("negative numbers", "x < 0"),
+        (f"numbers greater than {limit}", f"x > {limit}"),
+        (f"numbers less than {limit}", f"x < {limit}"),
+        (f"multiples of {limit}", f"x % {limit} == 0"),
+    ]
+    changes = [
+        ("", "x"),
+        (", square them", "x * x"),
+        (", double them", "2 * x"),
+        (f", add {number} to each", f"x + {number}"),
+        (f", subtract {number} from each", f"x - {number}"),
+        (f", multiply each by {number}", f"x * {number}"),
+    ]
+    (kept, condition), (change, value) = rng.choice(filters), rng.choice(changes)
     name = rng.choice(list(PRODUCTS))
     question = f"Write a Python function f(xs): keep the {kept}{change}"
     body = PRODUCTS[name].format(f"{value} for x in xs if {condition}")
@@ -317,16 +314,15 @@ def tool(rng: Random) -> Problem:
     weather = ("get_weather", {"city": city, "day": day})
     hotel = ("find_hotel", {"city": city, "nights": nights})
     train = ("book_train", {"from": city, "to": other, "day": day})
-    question, (name, arguments) = rng.choice(
-        [
-            (f"What is the weather in {city} {when}?", weather),
-            (f"Will it rain in {city} {when}?", weather),
-            (f"Find a hotel in {city} for {nights} nights.", hotel),
-            (f"I need a room in {city} for {nights} nights.", hotel),
-            (f"Book a train from {city} to {other} {when}.", train),
-            (f"I want to go from {city} to {other} {when}.", train),
-        ]
-    )
+    requests = [
+        (f"What is the weather in {city} {when}?", weather),
+        (f"Will it rain in {city} {when}?", weather),
+        (f"Find a hotel in {city} for {nights} nights.", hotel),
+        (f"I need a room in {city} for {nights} nights.", hotel),
+        (f"Book a train from {city} to {other} {when}.", train),
+        (f"I want to go from {city} to {other} {when}.", train),
+    ]
+    question, (name, arguments) = rng.choice(requests)
     call = json.dumps({"name": name, "arguments": arguments})
     return Problem("tool", question, f"<tool_call>\n{call}\n</tool_call>")
 

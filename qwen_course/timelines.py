@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from qwen_course.errors import CourseError
-from qwen_course.plots import COLOURS, Picture
+from qwen_course.plots import COLOURS, Picture, titled
 
 Request = tuple[float, float, Sequence[float] | None]  # queue, prefill, between tokens
 Span = Sequence[float | None]  # arrival, start (may be left out), first token, end
@@ -68,9 +68,9 @@ def requests(rows: Mapping[str, Request], title: str = "") -> Picture:
     axes.set_xlabel("seconds since the request came")
     axes.spines[["top", "right", "left"]].set_visible(False)
     parts = {"waits in the queue": _WAIT, "prefill: reads the prompt": _READ}
-    _key(figure, title, parts | {"writes: a line a token": _WRITE})
+    _key(figure, parts | {"writes: a line a token": _WRITE})
     told = [f"{name}: {', '.join(texts[name])}".removeprefix(": ") for name in rows]
-    return Picture(figure, "\n".join([title] * bool(title) + told))
+    return titled(figure, title, told)
 
 
 def _request(queue: float, moments: list[float], gaps: list[float] | None) -> list[str]:
@@ -128,7 +128,7 @@ def gantt(
     look: dict[str, Any] = {"height_ratios": heights, "sharex": True, "squeeze": False}
     figure, panels = plt.subplots(len(ways), figsize=(10, 1.3 + sum(heights)), **look)
     figure.set_layout_engine("constrained")
-    told = [title] * bool(title)
+    told = []
     for axes, (name, rows) in zip(panels.flat, ways.items(), strict=True):
         for place, (arrival, start, first, end, failed) in enumerate(rows):
             axes.barh(-place, start - arrival, 0.8, left=arrival, **_WAIT)
@@ -146,8 +146,8 @@ def gantt(
     marks = {"waits": _WAIT, "prefill": _READ, "gets its tokens": _WRITE}
     if not any(client[1] < client[2] for client in clients):
         del marks["prefill"]
-    _key(figure, title, marks)
-    return Picture(figure, "\n".join(told))
+    _key(figure, marks)
+    return titled(figure, title, told)
 
 
 def _clients(name: str, spans: Sequence[Span]) -> list[_Client]:
@@ -204,11 +204,11 @@ def throughput(table: Any, title: str = "") -> Picture:
     if not rows or min(clients) < 1:
         rule = f"Rows must be of one client or more, got {rows}."
         raise CourseError(rule, "measure one client first.")
+    engines = dict.fromkeys(row["engine"] for row in rows)
     rows.sort(key=lambda row: row["clients"])
     columns = {"tokens_per_second": "tokens per second, all clients together"}
     columns["wait_p95"] = "wait for the first token, s (p95)"
-    told, marks = [title] * bool(title), dict[str, Any]()
-    engines = dict.fromkeys(row["engine"] for row in _rows(table))
+    told, marks = list[str](), dict[str, Any]()
     lines = {(e, c): [(row["clients"], _check(f"{e}, {c}", row[c])) for row in rows
                       if row["engine"] == e and not _missing(row.get(c))]
              for e in engines for c in columns}  # fmt: skip
@@ -230,8 +230,8 @@ def throughput(table: Any, title: str = "") -> Picture:
             axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    _key(figure, title, marks)
-    return Picture(figure, "\n".join(told))
+    _key(figure, marks)
+    return titled(figure, title, told)
 
 
 def _speed(row: dict[str, Any]) -> str:
@@ -282,7 +282,7 @@ def dashboard(table: Any, thresholds: Any = None, title: str = "") -> Picture:
         rule = f"No panel for a threshold of {unknown}."
         raise CourseError(rule, f"use some of {', '.join(sorted(known))}.")
     figure, panels = plt.subplots(4, 2, figsize=(10, 7.6), layout="constrained")
-    told = [title] * bool(title) + [_count(len(rows), "request")]
+    told = [_count(len(rows), "request")]
     places = zip(panels.flat, _PANELS.items(), strict=True)
     for axes, (column, (heading, name)) in places:
         axes.set_title(heading, loc="left", fontsize=10)
@@ -299,8 +299,8 @@ def dashboard(table: Any, thresholds: Any = None, title: str = "") -> Picture:
         "threshold": {"ls": "--", "color": COLOURS["warn"]},
         "beyond it": {"marker": "^", "ls": "", "color": "black"},
     }
-    _key(figure, title, marks)
-    return Picture(figure, "\n".join(told))
+    _key(figure, marks)
+    return titled(figure, title, told)
 
 
 def _panel(axes: Any, rows: list[Any], column: str, limit: float | None) -> str:
@@ -387,8 +387,8 @@ def _number(value: Any) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
-def _key(figure: Any, title: str, marks: dict[str, Any]) -> None:
-    """Write the title above, and below what each mark or pattern means."""
+def _key(figure: Any, marks: dict[str, Any]) -> None:
+    """Write below a figure what each mark or pattern means."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
@@ -396,5 +396,4 @@ def _key(figure: Any, title: str, marks: dict[str, Any]) -> None:
     look = {"loc": "outside lower center", "ncols": len(marks), "frameon": False}
     lines = {n: Line2D([], [], **m) for n, m in marks.items() if n not in boxes}
     figure.legend((boxes | lines).values(), marks, fontsize=9, **look)
-    figure.suptitle(title, x=0.02, ha="left")
     figure.get_layout_engine().set(h_pad=0.08)  # inches

@@ -108,11 +108,9 @@ def rate(settings: Any, step: int) -> float:
     """Return the learning rate of a step, the first being step 0."""
     rising = round(settings.warm_up * settings.steps)
     done = (step - rising) / max(1, settings.steps - rising)
-    share = (
-        (step + 1) / (rising + 1)  # the first step moves, too
-        if step < rising
-        else (1 + math.cos(math.pi * done)) / 2
-    )
+    share = (1 + math.cos(math.pi * done)) / 2
+    if step < rising:
+        share = (step + 1) / (rising + 1)  # the first step moves, too
     return settings.learning_rate * share
 
 
@@ -140,6 +138,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.rows, self.held, self.settings = rows, held, settings
         self.accelerator = accelerator
+        self.backward = accelerator.backward if accelerator else Tensor.backward
         self.tuned, model = tuned, tuned.model
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -156,11 +155,8 @@ class Run:
                 raise CourseError(rule, f"Try {8 * self.processes}.")
         self.losses: list[dict[str, float]] = []
         self.evaluations: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {
-            "step": 0,
-            "loss": math.inf,
-            "weights": self.copied(),
-        }
+        self.best: dict[str, Any] = {"step": 0, "loss": math.inf}
+        self.best["weights"] = self.copied()
         self.stopped, self.before = "finished", 0.0
         first = [weight.flatten()[:2].tolist() for weight in self.weights.values()]
         told = json.dumps([tuned.source.name, asdict(settings), rows, held, first])
@@ -236,10 +232,7 @@ class Run:
             total += loss.detach().cpu()
             tokens += batch[0].numel()
             # Processes average their gradients: times their number gives the sum.
-            backward = (
-                self.accelerator.backward if self.accelerator else Tensor.backward
-            )
-            backward(loss * share)
+            self.backward(loss * share)
         if share > 1:
             total = self.accelerator.reduce(total.to(self.accelerator.device)).cpu()
         norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
@@ -295,14 +288,10 @@ class Run:
         if self.accelerator and not self.accelerator.is_main_process:
             return
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-        state: dict[str, Any] = {
-            "name": self.name,
-            "weights": self.copied(),
-            "best": self.best,
-        }
-        state |= {"losses": self.losses, "evaluations": self.evaluations}
+        state: dict[str, Any] = {"name": self.name, "weights": self.copied()}
+        state |= {"best": self.best, "evaluations": self.evaluations}
+        state |= {"losses": self.losses, "random": torch.get_rng_state()}
         state |= {"optimizer": self.optimizer.state_dict(), "cuda": cuda}
-        state |= {"random": torch.get_rng_state()}
         part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from qwen_course.generate import Reply
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
 
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>")  # the shape of all of Qwen's control tokens
+SECONDS = 60.0  # without a chunk for so long the other server counts as dead
 FRESH_SECONDS = 10.0  # a list of models holds
 BYTES_A_TOKEN = 3  # of English about 4, of other languages less: an estimate
 
@@ -28,22 +29,20 @@ class Upstream:
     Args:
         url: its address with the version, as in http://127.0.0.1:8001/v1.
         key: its own key; clients of this service never see it.
-        seconds: without a chunk for so long it counts as dead.
         retries: times that a request is sent again before its first chunk.
         client: an openai.AsyncOpenAI in place of a new one, for tests.
     """
 
     def __init__(
-        self, url: str, key: str = "", *, seconds: float = 60, retries: int = 2,
-        client: Any = None,
-    ) -> None:  # fmt: skip
+        self, url: str, key: str = "", *, retries: int = 2, client: Any = None
+    ) -> None:
         """Make the client; nothing is sent yet."""
         import openai
 
-        self.url, self._waiting = url, 0
+        self._waiting = 0
         self._names, self._fresh = list[str](), 0.0  # fresh until then
         self._client = client or openai.AsyncOpenAI(
-            base_url=url, api_key=key or "none", timeout=seconds, max_retries=retries
+            base_url=url, api_key=key or "none", timeout=SECONDS, max_retries=retries
         )
 
     async def names(self) -> list[str]:
@@ -105,7 +104,7 @@ class Upstream:
                     waits = 0
                     chunk = made.model_dump(exclude_unset=True)
                     usage = chunk.get("usage") or usage
-                    for choice in chunk.get("choices", []):
+                    for choice in chunk.get("choices") or []:
                         ended = choice.get("finish_reason") or ended
                         delta = choice.get("delta") or {}
                         if any(delta[name] for name in delta if name != "role"):
@@ -164,12 +163,9 @@ def _told(error: Exception) -> ApiError:
         wait = {"Retry-After": error.response.headers.get("retry-after", "1")}
         told = "The upstream server is busy."
         return ApiError(503, told, "upstream", None, "overloaded", wait)
-    if isinstance(error, openai.APIStatusError) and error.status_code in (
-        400,
-        404,
-        422,
-    ):
+    status = getattr(error, "status_code", None)
+    if isinstance(error, openai.APIStatusError) and status in (400, 404, 422):
         body = error.body if isinstance(error.body, dict) else {}
         told = str(body.get("message") or "The upstream server refuses this request.")
-        return ApiError(error.status_code, told[:500], param=body.get("param"))
+        return ApiError(status, told[:500], param=body.get("param"))
     return ApiError(502, "The upstream server failed.", "upstream")

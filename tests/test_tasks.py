@@ -175,8 +175,6 @@ def test_the_same_seed_draws_the_same():
 def test_about_one_question_in_ten_is_held_out():
     share = sum(tasks.held_out(str(i)) for i in range(5000)) / 5000
     assert 0.08 < share < 0.12
-    halves = sum(tasks.held_out(str(i), share=2) for i in range(5000)) / 5000
-    assert 0.45 < halves < 0.55
 
 
 @pytest.mark.parametrize(
