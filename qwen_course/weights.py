@@ -229,8 +229,10 @@ def dequantised(gguf: Path) -> Path:
 
     folder = cache_dir() / "dequantised" / gguf.stem
     hashes = {file.name: file.sha256 for file in GGUF.values()}
+    if folder.exists():  # whole, for it came by a rename; the cache may be read-only
+        return folder
     with _workplace(gguf.stem) as partial:
-        if folder.exists():
+        if folder.exists():  # another process was quicker
             return folder
         if sha256(gguf) != hashes.get(gguf.name, sha256(gguf)):
             rule = f"{gguf.name} is damaged: its SHA-256 is not the published one."

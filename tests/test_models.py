@@ -337,6 +337,13 @@ def test_a_damaged_file_is_never_converted():
         weights.dequantised(file)
 
 
+def test_unpacked_weights_are_taken_from_a_cache_that_cannot_be_written():
+    made = weights.cache_dir() / "dequantised" / "x"
+    made.mkdir(parents=True)
+    (weights.cache_dir() / ".x.lock").mkdir()  # so nobody can take the lock
+    assert weights.dequantised(weights.cache_dir() / "x.gguf") == made
+
+
 def test_a_cache_that_cannot_be_written_names_the_cure(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("QWEN_COURSE_CACHE", str(tmp_path / "file"))
