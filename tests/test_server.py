@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 
 import httpx
 import pytest
@@ -56,7 +57,7 @@ def test_a_body_is_read_up_to_its_limit():
     parts = [part(b"123"), part(b"45"), part(b"", False)]
     assert asyncio.run(server.body_of(request_of(*parts), 5, 1)) == b"12345"
     assert refused(server.body_of(request_of(*parts), 4, 1)) == 413
-    endless = [part(b"12345")] * 3  # no more of it is read than the limit
+    endless = [part(b"12345")] * 3  # what is beyond is read, and not waited for long
     request = request_of(*endless)
     assert refused(server.body_of(request, 7, 0.2)) == 413
     assert refused(server.body_of(request_of(part(b"1")), 9, 0.05)) == 408
@@ -113,6 +114,18 @@ def talk(running, *parts, wait=""):
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 HEAD += b"Content-Type: application/json\r\n"
+
+
+def test_whoever_is_still_sending_too_much_can_read_why(running):
+    """A line that is closed at once takes the answer with it."""
+    address = httpx.URL(running.url)
+    with socket.create_connection((address.host, address.port), timeout=5) as line:
+        line.sendall(HEAD + b"Content-Length: 10000\r\n\r\n" + b"x" * 5000)
+        time.sleep(0.2)
+        for _ in range(2):
+            line.sendall(b"x" * 2500)
+            time.sleep(0.2)
+        assert b" 413 " in line.recv(65536)
 
 
 def test_broken_http_is_answered_and_harms_nobody(running):
