@@ -139,3 +139,4 @@ measure: install ## ask official models the questions of lesson 04, measure form
 
 bench: fetch ## measure overheads as ratios (minutes)
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/bench.py
+	QWEN_COURSE_PROFILE=small $(BIN)/python tests/budgets.py
