@@ -54,8 +54,8 @@ def fetch(order: random.Random) -> None:
             if not subprocess.run(command, env=clean).returncode:
                 break
         assert weights.sha256(whole) == file.sha256
-        left = [path.name for path in Path(place).iterdir() if path != whole]
-        assert not left, f"left behind: {left}"
+        left = {path.name for path in Path(place).iterdir()}
+        assert left == {file.name, f".{file.name}.lock"}, f"left behind: {left}"
     print(f"fetch: killed {kills} times, then whole, nothing left behind")
 
 

@@ -83,6 +83,20 @@ def test_auto_downloads_nothing_and_falls_back_with_a_reason():
         assert "is not on this machine" in source.why or "no GPU" in source.why
 
 
+@pytest.mark.slow
+def test_start_seeds_as_transformers_does_and_loads_no_peft():
+    code = "import random, sys, numpy, torch, transformers; "
+    code += "from qwen_course import models; {}; print('peft' in sys.modules, "
+    code += "random.random(), numpy.random.rand(), torch.rand(1).item())"
+    ours, theirs = (
+        subprocess.check_output([sys.executable, "-c", code.format(seed)], text=True)
+        for seed in ("models.start(7)", "transformers.set_seed(7)")
+    )
+    peft, *drawn = ours.splitlines()[-1].split()
+    assert peft == "False"
+    assert theirs.split() == ["True", *drawn]
+
+
 def test_missing_weights_name_the_command(monkeypatch):
     with pytest.raises(ModelUnavailable, match="qwen_course fetch Qwen3-0.6B"):
         models.load("Qwen3-0.6B")
