@@ -8,7 +8,6 @@ import ast
 import builtins
 import copy
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -342,33 +341,6 @@ def test_yarn_slows_the_slow_frequencies_down_and_leaves_the_fast(coder):
     assert ratio[0] == pytest.approx(1)
     assert ratio[-1] == pytest.approx(4)
     assert (ratio.diff() >= -1e-4).all()
-
-
-@pytest.mark.slow
-def test_yarn_saves_training_and_training_alone_gets_there_too(coder, held):
-    learn = Stretched(coder, tasks.draw("code", 200, seed=0, held_out=False))
-    gaps = (0, 32, 128)
-
-    def tuned(model):
-        """Right answers at each gap, after 20 steps and after 60."""
-        draw, found = random.Random(0), []
-        optimizer = torch.optim.AdamW(model.train().parameters(), 1e-3)
-        for step in range(1, 61):
-            some = draw.sample(range(200), 16)
-            further = torch.tensor([[draw.randrange(192)] for _ in some])
-            logits, labels = learn.logits(model, further, some)
-            torch.nn.functional.cross_entropy(logits.mT, labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if step in (20, 60):
-                found.append([held.right(model, gap) for gap in gaps])
-        return found
-
-    plain, yarn = tuned(copy.deepcopy(coder.model)), tuned(with_yarn(coder))
-    assert plain[0][0] > 80 > min(plain[0][1:])
-    assert min(yarn[0][1:]) > 80 > yarn[0][0]
-    assert min(plain[1]) > 80
-    assert min(yarn[1]) > 80
 
 
 # --- 7: "The cache misses" ----------------------------------------------------------
