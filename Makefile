@@ -27,6 +27,9 @@ COLAB := .venv-colab
 COLAB_STAMP := $(COLAB)/.installed
 # What drives Debian's chromium, for `make browser` only.
 BROWSER_STAMP := $(VENV)/.browser
+# Bytecode is written by the first import, for what is used: a minute less than for all.
+QUICKLY := --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"The course needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}. Name another one: make PYTHON=python3.12")'
 
 .PHONY: help install vllm fetch lab lint check test test-real test-colab browser mutants steady test-all notebooks pages pocket measure bench
@@ -40,9 +43,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the course into $(VENV): a few minutes."
-	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_INDEX:%=--index-url %) torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[training,quantization,serving,dev]"
+	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt $(TORCH_INDEX:%=--index-url %) torch
+	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt setuptools
+	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt -e ".[training,quantization,serving,dev]"
 	@touch $(STAMP)
 
 vllm: $(VLLM_STAMP) ## make .venv-vllm with vLLM, for the end of lesson 08 (3.4 GB, minutes)
