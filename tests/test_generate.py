@@ -490,15 +490,21 @@ def test_ctrl_c_in_a_stream_ends_its_thread():
 
 
 def test_closing_a_stream_stops_the_model():
-    loaded = random_qwen()
-    pieces = generate.stream(loaded, HI, Settings(temperature=0, max_new_tokens=450))
-    started = time.perf_counter()
-    next(pieces)
-    pieces.close()
-    stopped = time.perf_counter() - started
-    started = time.perf_counter()
-    generate.reply(loaded, HI, Settings(temperature=0, max_new_tokens=450))
-    assert stopped < (time.perf_counter() - started) / 2
+    loaded, passes = scripted("one two three " * 30), []
+    wanted = Settings(temperature=0, max_new_tokens=400)
+
+    def count(*_):
+        passes.append(1)
+        time.sleep(0.002)  # the reader gets its turn, however busy the machine
+
+    with loaded.model.register_forward_hook(count):
+        whole = generate.reply(loaded, HI, wanted).new_tokens
+        passes.clear()
+        pieces = generate.stream(loaded, HI, wanted)
+        next(pieces)
+        pieces.close()
+    assert whole > 80
+    assert len(passes) < whole / 2
 
 
 @pytest.mark.slow
@@ -557,6 +563,35 @@ def test_rows_side_by_side_end_each_at_its_own_limit_and_stop_text():
         assert items[-1] == reply  # said when it ended, not when all had
         assert "".join(p.text for p in items[:-1]) == reply.thinking + reply.text
     assert replies[0].seconds < replies[1].seconds
+
+
+@pytest.mark.parametrize(
+    ("changes", "last"),
+    [
+        ({}, 4),
+        ({"presence_penalty": 0.7}, 4),
+        ({"repetition_penalty": 1.2}, 4),
+        ({"temperature": 1.0, "seed": 1}, 12),  # drawn side by side: all stay
+    ],
+    ids=["greedy", "presence", "repetition", "drawn"],
+)
+def test_rows_that_are_done_leave_and_change_no_other(changes: dict, last: int):
+    loaded, sizes = random_qwen(), []
+    asked = [[{"role": "user", "content": "sum " * n}] for n in range(1, 13)]
+    wanted = [replace(GREEDY, max_new_tokens=3 + 17 * (n > 8), **changes)
+              for n in range(1, 13)]  # fmt: skip
+    rows = [
+        generate.Row(loaded, messages, one, None)
+        for messages, one in zip(asked, wanted, strict=True)
+    ]
+    head = loaded.model.get_output_embeddings()
+    with head.register_forward_hook(lambda _, given, out: sizes.append(len(out))):
+        replies = generate.side_by_side(loaded, rows)
+    assert sizes == [12] * 3 + [last] * 17
+    if not wanted[0].temperature:
+        alone = [generate.reply(loaded, m, one)
+                 for m, one in zip(asked, wanted, strict=True)]  # fmt: skip
+        assert [r.text for r in replies] == [r.text for r in alone]
 
 
 def test_a_row_that_is_closed_ends_alone_and_the_others_go_on():

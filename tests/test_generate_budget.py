@@ -20,17 +20,25 @@ ASKED = st.lists(st.text("ab <|>", max_size=9), min_size=1, max_size=4)
 
 
 class Spy:
-    """A model that remembers the ids that `generate` returned."""
+    """A model that remembers the ids that `generate` wrote; rows that left get pads."""
 
     def __init__(self, model):
-        self.model, self.ids = model, None
+        self.model, self.ids, self.rows = model, None, []
 
     def __getattr__(self, name):
         return getattr(self.model, name)
 
     def generate(self, **options):
-        self.ids = self.model.generate(**options)
-        return self.ids
+        given = options["input_ids"].tolist()
+        made, pad = self.model.generate(**options), options["generation_config"]
+        if options["past_key_values"] is None:
+            self.rows = [*given]
+        for line in made.sequences.tolist():  # its first tokens are those given
+            self.rows[self.rows.index(given.pop(0))] = line
+        longest = len(line)
+        pads = [pad.pad_token_id] * longest
+        self.ids = torch.tensor([(row + pads)[:longest] for row in self.rows])
+        return made
 
 
 def spied(loaded):
