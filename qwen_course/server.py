@@ -22,7 +22,7 @@ from qwen_course.protocol import ApiError
 
 T = TypeVar("T")
 
-DROPPED_BYTES = 1_000_000  # read of a body beyond its limit
+DROPPED_BYTES, DROPPED_SECONDS = 1_000_000, 1.0  # read of a body that is refused
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -64,30 +64,53 @@ class Counted:
         await self.app(scope, receive, counted)
 
 
-async def body_of(request: Request, most: int, seconds: float) -> bytes:
-    """Return the body of a request, of `most` bytes at most.
+class Drained:
+    """Reads what a client still sends before its answer goes out, up to a limit.
 
-    What is beyond is dropped, up to a limit: a client that still sends when the line
-    is closed may lose the answer that says why (RFC 9112, section 9.6).
+    A line that is closed while bytes come may take the answer that says why with it
+    (RFC 9112, section 9.6), whether a body was too long, of a wrong type or unwanted.
     """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on; drop what of its body nobody has read."""
+        more = scope["type"] == "http"
+
+        async def reading() -> Any:
+            nonlocal more
+            message = await receive()
+            more = message.get("more_body", False)
+            return message
+
+        async def answering(message: Any) -> None:
+            dropped = 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DROPPED_SECONDS):
+                    while more and dropped < DROPPED_BYTES:
+                        dropped += len((await reading()).get("body", b""))
+            await send(message)
+
+        await self.app(scope, reading, answering)
+
+
+async def body_of(request: Request, most: int, seconds: float) -> bytes:
+    """Return the body of a request, of `most` bytes at most."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # which no web page may send here unasked
         raise ApiError(415, "The Content-Type must be application/json.")
-    parts, size = bytearray(), 0
+    parts = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
-                size += len(part)
-                parts += part if size <= most else b""
-                if size > most + DROPPED_BYTES:
-                    break
+                parts += part
+                if len(parts) > most:
+                    raise ApiError(413, f"A body has at most {most} bytes.")
     except TimeoutError:
-        if size <= most:
-            raise ApiError(408, "The body came too slowly.") from None
+        raise ApiError(408, "The body came too slowly.") from None
     except ClientDisconnect:
         raise ApiError(499, "The client has left.") from None  # nobody reads it
-    if size > most:
-        raise ApiError(413, f"A body has at most {most} bytes.")
     return bytes(parts)
 
 

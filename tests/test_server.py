@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from serving import ask, post, served, until
+from serving import KEY, ask, post, served, until
 
 from qwen_course import server, service
 from qwen_course.errors import CourseError
@@ -57,9 +57,7 @@ def test_a_body_is_read_up_to_its_limit():
     parts = [part(b"123"), part(b"45"), part(b"", False)]
     assert asyncio.run(server.body_of(request_of(*parts), 5, 1)) == b"12345"
     assert refused(server.body_of(request_of(*parts), 4, 1)) == 413
-    endless = [part(b"12345")] * 3  # what is beyond is read, and not waited for long
-    request = request_of(*endless)
-    assert refused(server.body_of(request, 7, 0.2)) == 413
+    assert refused(server.body_of(request_of(*[part(b"12345")] * 3), 7, 1)) == 413
     assert refused(server.body_of(request_of(part(b"1")), 9, 0.05)) == 408
     assert refused(server.body_of(request_of(part(b"1"), LEFT), 9, 1)) == 499
 
@@ -116,16 +114,36 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: cl
 HEAD += b"Content-Type: application/json\r\n"
 
 
-def test_whoever_is_still_sending_too_much_can_read_why(running):
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (HEAD, b" 413 "),
+        (HEAD.replace(b"application/json", b"text/plain"), b" 415 "),
+        (HEAD + b"Authorization: Bearer wrong\r\n", b" 401 "),
+        (HEAD.replace(b"/chat/completions", b"/else"), b" 404 "),
+    ],
+    ids=["too long", "type", "key", "path"],
+)
+def test_whoever_is_still_sending_can_read_the_refusal(head, status):
     """A line that is closed at once takes the answer with it."""
-    address = httpx.URL(running.url)
-    with socket.create_connection((address.host, address.port), timeout=5) as line:
-        line.sendall(HEAD + b"Content-Length: 10000\r\n\r\n" + b"x" * 5000)
-        time.sleep(0.2)
-        for _ in range(2):
-            line.sendall(b"x" * 2500)
+    limits = service.Limits(body_bytes=2000)
+    keys = {"anna": KEY} if status == b" 401 " else None
+    with served(limits=limits, keys=keys) as running:
+        address = httpx.URL(running.url)
+        with socket.create_connection((address.host, address.port), 5) as line:
+            line.sendall(head + b"Content-Length: 10000\r\n\r\n" + b"x" * 5000)
             time.sleep(0.2)
-        assert b" 413 " in line.recv(65536)
+            for _ in range(2):
+                line.sendall(b"x" * 2500)
+                time.sleep(0.2)
+            assert status in line.recv(65536)
+
+
+def test_a_refusal_does_not_wait_for_what_never_comes(running, monkeypatch):
+    monkeypatch.setattr(server, "DROPPED_SECONDS", 0.2)
+    head = HEAD.replace(b"application/json", b"text/plain")
+    found = talk(running, head + b"Content-Length: 10000\r\n\r\n{", wait="415")
+    assert b" 415 " in found
 
 
 def test_broken_http_is_answered_and_harms_nobody(running):
