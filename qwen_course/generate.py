@@ -343,7 +343,7 @@ def side_by_side(loaded: Any, rows: Sequence[Row]) -> list[Reply]:
             )
             left = [place for place, row in enumerate(live) if not row.stop]
             live = [live[place] for place in left]
-            ids, cache = made.sequences[left], made.past_key_values
+            ids, cache = made.sequences[left], made.get("past_key_values")
             new = ids.shape[1] - mask.shape[1]
             mask = torch.nn.functional.pad(mask[left], (0, new), value=1)
             if live and cache is not None:
