@@ -29,9 +29,10 @@ def launched(path: Path, processes: int, *options: str) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_of_trl_give_the_losses_of_one(tmp_path: Path):
-    one = launched(tmp_path / "one.json", 1, "--trl")  # our own loop: lesson 06d
-    two = launched(tmp_path / "two.json", 2, "--trl")
+@pytest.mark.parametrize("options", [(), ("--trl",)], ids=["ours", "trl"])
+def test_two_processes_give_the_losses_of_one(tmp_path: Path, options: tuple):
+    one = launched(tmp_path / "one.json", 1, *options)
+    two = launched(tmp_path / "two.json", 2, *options)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
     assert one["losses"][-1] < one["losses"][0]
