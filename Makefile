@@ -43,6 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the course into $(VENV): a few minutes."
+	$(BIN)/python -m pip install $(QUICKLY) --upgrade pip
 	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt $(TORCH_INDEX:%=--index-url %) torch
 	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt setuptools
 	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt -e ".[training,quantization,serving,dev]"
