@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(QUICKLY) -c constraints.txt -e ".[training,quantization,serving,dev]"
 	@touch $(STAMP)
 
-vllm: $(VLLM_STAMP) ## make .venv-vllm with vLLM, for the end of lesson 08 (3.4 GB, minutes)
+vllm: $(VLLM_STAMP) ## make .venv-vllm with vLLM, for lesson 08b (3.4 GB, minutes)
 
 $(VLLM_STAMP): constraints-vllm.txt
 	$(NEW_ENOUGH)
@@ -131,7 +131,7 @@ pages: install ## write the generated pages
 pocket: install ## train the pocket models again (all of them, or ROLE=thinking)
 	$(BIN)/python data/recipes/build.py $(ROLE)
 
-measure: install ## ask official models the questions of lesson 04, measure formats for 05, tunings for 06 (three hours)
+measure: install ## ask official models the questions of lessons 04a and 10, measure formats for 05, tunings for 06 (three hours)
 	$(BIN)/python -m qwen_course fetch Qwen2.5-Coder-1.5B-Instruct
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/official.py
 	HF_HUB_OFFLINE=1 $(BIN)/python data/recipes/official.py --speed

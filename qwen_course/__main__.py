@@ -38,8 +38,10 @@ def _machine() -> Iterator[Finding]:
     usable = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0))
     yield _found("cores", usable or os.cpu_count())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    cure = "close other programs: lessons use up to 4 GB"
-    yield _found("memory", f"{memory:.0f} GB", memory >= 6, cure)
+    budgets = json.loads(catalog.text("budgets.json")).values()
+    most = max(run["memory_gb"] for runs in budgets for run in runs.values())
+    cure = f"close other programs: on official weights a lesson uses up to {most} GB"
+    yield _found("memory", f"{memory:.0f} GB", memory >= most + 1, cure)
     places = (weights.cache_dir(), *weights.cache_dir().absolute().parents)
     free = shutil.disk_usage(next(p for p in places if p.exists())).free / 1e9
     cure = "export QWEN_COURSE_CACHE=/folder/on/another/disk"
@@ -83,6 +85,9 @@ def _weights() -> Iterator[Finding]:
     for role, choice in models.ROLES.items():
         source, fetch = models.resolve(role), f"python -m qwen_course fetch {role}"
         file, path = weights.GGUF.get(source.name), source.path
+        if source.profile == "room":  # nothing of it is here
+            yield _found(f"role {role}", source)
+            continue
         text, fine, cure, worse = str(source), False, fetch, "bad"
         known = source.profile != "pocket"  # then the catalogue has it
         needed = catalog.find(source.name).transformers_min if known else ""
@@ -160,9 +165,11 @@ def _symptom(options: argparse.Namespace) -> int:
 
 
 def list_models(options: argparse.Namespace) -> None:
-    """Print the catalogue, or the cards whose name holds a word."""
+    """Print the catalogue, the cards whose name holds a word, or those of a role."""
     cards = [c for c in catalog.cards() if options.word.lower() in c.repo_id.lower()]
-    cards = cards or [catalog.find(options.word)]  # raises with the nearest names
+    names = models.ROLES.get(options.word, {}).values()
+    # `find` raises with the nearest names
+    cards = cards or [catalog.find(name) for name in names or [options.word]]
     lines = []
     for card in cards:
         active = f" ({card.params_active_b:g} active)" if card.params_active_b else ""
@@ -176,8 +183,11 @@ def list_models(options: argparse.Namespace) -> None:
 def fetch(options: argparse.Namespace) -> None:
     """Download and verify official weights, then print where they are."""
     coder = options.size and f"Qwen2.5-Coder-{options.size.upper()}-Instruct"
+    if coder and options.role not in (None, "coder"):
+        rule = f"--size is of the coder; it was given with {options.role!r}."
+        raise CourseError(rule, "leave one of them out.")
     say = functools.partial(print, file=sys.stderr)
-    path = models.fetch(coder or options.role, say=say)
+    path = models.fetch(coder or options.role or "chat", say=say)
     _print(options, {"path": str(path)}, path)
 
 
@@ -226,27 +236,41 @@ def serve(options: argparse.Namespace) -> None:
     rates = {n: getattr(options, n) for n in names}
     if keys:  # who is alone on this machine needs no rate, who shares does
         rates = {n: m or getattr(service.Limits, n) for n, m in rates.items()}
-    backend: Any
-    if options.upstream:
-        key = os.environ.get("QWEN_COURSE_UPSTREAM_KEY", "")
-        backend, told = upstream.Upstream(options.upstream, key), options.upstream
-    else:
-        models.quiet()
-        loaded = models.load(options.role, options.profile)
-        backend, told = batching.Local(loaded, batch=options.max_batch), loaded.source
-    kept = monitor.Monitor(log=options.log)
-    limits = service.Limits(**rates, seconds=options.seconds, storage=options.storage)
-    answers_to = service.ChatService(backend, limits, keys, kept)
     hosts = () if keys else server.LOOPBACK
-    place = f"http://{options.host}:{options.port}/v1"
-    print(f"{told}\nServing on {place}; Ctrl-C ends it.", file=sys.stderr, flush=True)
-    server.serve(service.create_app(answers_to, hosts), options.host, options.port)
+    limits = service.Limits(**rates, seconds=options.seconds, storage=options.storage)
+    kept = monitor.Monitor(log=options.log)
+    with server.listening(options.host, options.port) as listener:
+        backend: Any
+        if other := options.upstream:
+            key = os.environ.get("QWEN_COURSE_UPSTREAM_KEY", "")
+            backend, told = upstream.Upstream(other, key), other
+        else:
+            models.quiet()
+            loaded = models.load(options.role, options.profile)
+            told = loaded.source
+            backend = batching.Local(loaded, batch=options.max_batch)
+        app = service.create_app(
+            service.ChatService(backend, limits, keys, kept), hosts
+        )
+        place = f"http://{options.host}:{listener.getsockname()[1]}/v1"
+        said = f"{told}\nServing on {place}; Ctrl-C ends it."
+        print(said, file=sys.stderr, flush=True)
+        server.serve(app, listener)
 
 
 def progress(options: argparse.Namespace) -> int:
     """Print which exercises were solved here, write or verify a certificate of it."""
     from qwen_course import checks
 
+    writes, reads = options.certificate, options.verify or options.roll_up
+    for name, given, there, needs in (
+        ("name", options.name, writes, "--certificate"),
+        ("no-answers", options.no_answers, writes, "--certificate"),
+        ("run", options.again, reads, "--verify or --roll-up"),
+        ("key-file", options.key_file, writes or reads, "--certificate or --verify"),
+    ):
+        if given and not there:
+            raise CourseError(f"--{name} alone does nothing.", f"add {needs}.")
     if options.certificate:
         return _certify(options)
     if options.verify or options.roll_up:
@@ -275,7 +299,7 @@ def _certify(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     """Print what certificates are and hold; return 1 if one is not to be believed."""
-    from qwen_course import certificate
+    from qwen_course import certificate, checks
 
     key, found = certificate.read_key(options.key_file), []
     if options.again:
@@ -286,7 +310,7 @@ def _verify(options: argparse.Namespace) -> int:
             print(note, file=sys.stderr)
     for name in options.verify or options.roll_up:
         finding = certificate.read(name, key)
-        again = _judge_again(finding.record) if options.again else {}
+        again = checks.judge_again(finding.record) if options.again else {}
         found.append((name, finding, again))
     data, lines = [], [] if options.verify else [certificate.HEAD]
     for name, finding, again in found:
@@ -297,26 +321,6 @@ def _verify(options: argparse.Namespace) -> int:
     verdicts = [verdict for *_, again in found for verdict in again.values()]
     right = all(verdict.startswith("correct") for verdict in verdicts)
     return int(not (right and all(finding.valid for _, finding, _ in found)))
-
-
-def _judge_again(record: dict[str, Any]) -> dict[str, str]:
-    """Return by exercise what the checks say of the answers that a page holds."""
-    from qwen_course import checks, sources
-
-    verdicts = {}
-    for row in record.get("solved", []):
-        if row["source"]:
-            try:
-                result = checks.check_source(row["id"], row["source"])
-                published = checks.solution(row["id"])
-            except CourseError as error:  # an exercise of another version
-                verdicts[row["id"]] = error.message
-                continue
-            same = sources.holds(row["source"], published)
-            right = "correct, the published solution" if same else "correct"
-            first = f"{result.status}: {result.message}".splitlines()[0]
-            verdicts[row["id"]] = right if result.status == "correct" else first
-    return verdicts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -347,7 +351,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--run", dest="again", action="store_true", help=told)
     command["models"].add_argument("word", nargs="?", default="", help="part of a name")
     sizes, role = ("0.5b", "1.5b"), "a role or a name"
-    command["fetch"].add_argument("role", nargs="?", default="chat", help=role)
+    told = f"{role} (default chat)"
+    command["fetch"].add_argument("role", nargs="?", help=told)
     command["fetch"].add_argument("--size", choices=sizes, help="of the coder, instead")
     command["chat"].add_argument("--role", default="chat", help=role)
     command["chat"].add_argument("--system", default="", help="the system message")

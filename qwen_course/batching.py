@@ -56,6 +56,8 @@ class Local:
         waiting: int = 64, window: float = 0.002,
     ) -> None:  # fmt: skip
         """Start the worker."""
+        if batch < 1:
+            raise CourseError(f"A batch of {batch} holds no row.", "take 1 or more.")
         self.loaded, self.batch, self.batch_tokens = loaded, batch, batch_tokens
         self.most_waiting, self.window = waiting, window
         self._waiting: list[_Job] = []

@@ -132,7 +132,8 @@ def find(name: str) -> ModelCard:
         near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
         names = ", ".join(known[key].name for key in near) or "none"
         rule = f"No model {name!r} in the catalogue. Nearest names: {names}."
-        raise UnknownModel(rule, "Use one of these, or: python -m qwen_course models")
+        hint = "Use one of these, or: " if near else "See them all: "
+        raise UnknownModel(rule, f"{hint}python -m qwen_course models")
     return known[wanted]
 
 

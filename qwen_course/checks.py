@@ -367,3 +367,21 @@ def _work(
     if os.getpid() == me:  # a process that the answer forked comes here too
         text = json.dumps(astuple(result), ensure_ascii=False)
         os.write(guard, text.encode(errors="replace"))  # less than a pipe's 64 kB
+
+
+def judge_again(record: dict[str, Any]) -> dict[str, str]:
+    """Return by exercise what the checks say of the answers that a page holds."""
+    verdicts = {}
+    for row in record.get("solved", []):
+        if row["source"]:
+            try:
+                result = check_source(row["id"], row["source"])
+                published = solution(row["id"])
+            except CourseError as error:  # an exercise of another version
+                verdicts[row["id"]] = error.message
+                continue
+            same = sources.holds(row["source"], published)
+            right = "correct, the published solution" if same else "correct"
+            first = f"{result.status}: {result.message}".splitlines()[0]
+            verdicts[row["id"]] = right if result.status == "correct" else first
+    return verdicts

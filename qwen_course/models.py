@@ -100,6 +100,12 @@ def gpu_memory_gb() -> float:
     return torch.cuda.get_device_properties(0).total_memory / 1e9 if found else 0.0
 
 
+def gpu_needed_gb(name: str) -> float:
+    """Return the GPU memory that a model needs in bfloat16, in GB; at least 12."""
+    memory = catalog.memory(catalog.find(name), "bf16", context=2048)
+    return max(GPU_MINIMUM_GB, memory.total_gb)
+
+
 def resolve(role: str, profile: str | None = None) -> Source:
     """Return the source for a role or a model's name; nothing is downloaded."""
     wanted, role = _in_force(profile), str(role)
@@ -126,8 +132,8 @@ def resolve(role: str, profile: str | None = None) -> Source:
         why = why or f"the room's server has no model for {role}"
     for level in ("gpu", "small") if wanted == "auto" else (wanted,):
         if model := ROLES[role].get(level):
-            if level == "gpu" and gpu_memory_gb() < GPU_MINIMUM_GB:
-                why = f"no GPU of {GPU_MINIMUM_GB} GB"
+            if level == "gpu" and gpu_memory_gb() < gpu_needed_gb(model):
+                why = f"no GPU of {gpu_needed_gb(model):.0f} GB"
             elif (found := _source(role, model, level, f"profile {level}")).path:
                 return found
             else:
@@ -246,10 +252,11 @@ def load(
     """
     source = resolve(role, profile)
     wanted = _in_force(profile)
-    usable = wanted != "gpu" or gpu_memory_gb() >= GPU_MINIMUM_GB
-    if source.profile == "pocket" and usable and wanted in ROLES.get(role, {}):
+    official = ROLES.get(role, {}).get(wanted, "")
+    fits = wanted != "gpu" or official and gpu_memory_gb() >= gpu_needed_gb(official)
+    if source.profile == "pocket" and official and fits:
         try:
-            fetch(ROLES[role][wanted])
+            fetch(official)
             source = resolve(role, profile)
         except ModelUnavailable as error:
             print(f"{role} falls back to {source.name}: {error.message}")

@@ -160,12 +160,7 @@ def running(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[st
 
     Port 0 takes a free one. The address ends in /v1, as the openai client wants it.
     """
-    server = _server(app, host, port, "warning")
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        told = f"No server can listen at {host}, port {port}: {error.strerror}."
-        raise CourseError(told, "stop the other one, or take port=0.") from None
+    server, listener = _server(app, "warning"), listening(host, port)
     listen = {"sockets": [listener]}
     thread = threading.Thread(target=server.run, kwargs=listen, daemon=True)
     thread.start()
@@ -181,12 +176,23 @@ def running(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[st
         listener.close()
 
 
-def serve(app: FastAPI, host: str, port: int) -> None:
-    """Run the application here until Ctrl-C."""
-    _server(app, host, port, "info").run()
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Run the application here, at what `listening` gave, until Ctrl-C."""
+    _server(app, "info").run(sockets=[listener])
 
 
-def _server(app: FastAPI, host: str, port: int, level: str) -> Any:
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; CourseError where none can."""
+    try:
+        kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), port), family=kind)
+    except (OSError, OverflowError) as error:
+        told = f"No server can listen at {host}, port {port}: {error}."
+        hint = "stop the other one, or take another port; 0 takes a free one."
+        raise CourseError(told, hint) from None
+
+
+def _server(app: FastAPI, level: str) -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -198,7 +204,7 @@ def _server(app: FastAPI, host: str, port: int, level: str) -> Any:
 
     return Server(
         uvicorn.Config(
-            app, host, port, log_level=level, access_log=False, server_header=False,
+            app, log_level=level, access_log=False, server_header=False,
             limit_concurrency=512, timeout_graceful_shutdown=5, ws="none",
         )
     )  # fmt: skip

@@ -39,6 +39,9 @@ class Upstream:
         """Make the client; nothing is sent yet."""
         import openai
 
+        if not client and not re.match("https?://[^/]", url):
+            rule = f"The address of the other server is {url!r}."
+            raise CourseError(rule, "write it whole, as http://127.0.0.1:8001/v1.")
         self._waiting = 0
         self._names, self._fresh = list[str](), 0.0  # fresh until then
         self._client = client or openai.AsyncOpenAI(

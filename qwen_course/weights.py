@@ -111,7 +111,9 @@ def download(name: str, say: Callable[[str], None] = print) -> Path:
     """Fetch and verify official weights, `say` from where, return their path."""
     problem = hub_problem()
     if not problem:
-        say(f"{name}: from the Hugging Face Hub.")
+        card = catalog.find(name)
+        size = GGUF[name].size / 1e9 if name in GGUF else 2 * card.params_total_b
+        say(f"{name}: from the Hugging Face Hub, about {size:.1f} GB.")
         try:
             return _fetch_hub(name)
         except CourseError:

@@ -218,6 +218,11 @@ def test_models_lists_the_catalogue_or_a_part(capsys):
     assert card["repo_id"] == "Qwen/Qwen3-30B-A3B-Instruct-2507"
     assert main(["models", card["repo_id"] + " "]) == 0  # as one pastes it
     assert "(3.3 active)" in capsys.readouterr().out
+    assert main(["models", "vision"]) == 0  # a role, and part of no name
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [*models.ROLES["vision"].values()]
+    assert main(["models", "zzzzzz"]) == 2
+    assert "What to do: See them all: python" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["models", "fetch"])
@@ -245,6 +250,9 @@ def test_fetch_takes_the_size_of_the_coder(capsys, monkeypatch):
     monkeypatch.setattr(models, "fetch", lambda name, say: asked.append(name))
     assert main(["fetch", "coder", "--size", "1.5b"]) == 0
     assert asked == ["Qwen2.5-Coder-1.5B-Instruct"]
+    assert main(["fetch", "thinking", "--size", "1.5b"]) == 2
+    assert "--size is of the coder" in capsys.readouterr().err
+    assert len(asked) == 1
 
 
 def test_progress(capsys):
@@ -418,6 +426,18 @@ def test_two_homes_give_two_certificates(capsys, tmp_path, monkeypatch):
     assert solved == [["0.1", "0.2", "0.3"], ["1.1"]]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--name", "Ada"], ["--no-answers"], ["--run"], ["--key-file", "key"]],
+    ids=" ".join,
+)
+def test_an_option_that_would_do_nothing_is_refused(capsys, arguments):
+    assert main(["progress", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert f"{arguments[0]} alone does nothing" in shown.err
+    assert shown.out == ""
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["fetch", "--size", "9b"]])
 def test_wrong_use_ends_with_status_2(capsys, arguments):
     with pytest.raises(SystemExit) as end:
@@ -521,6 +541,19 @@ def test_a_missing_pocket_folder_is_bad(capsys, monkeypatch, tmp_path):
     assert by_subject["role chat"]["cure"] == "git checkout -- data/pocket"
 
 
+def test_doctor_takes_the_models_of_a_server_as_they_are(capsys, monkeypatch):
+    offered = ["Qwen2.5-Coder-0.5B-Instruct", "pocket-thinking"]
+    monkeypatch.setattr(models.Room, "names", lambda room: offered)
+    monkeypatch.setenv("QWEN_COURSE_PROFILE", "room")
+    monkeypatch.setenv("QWEN_COURSE_ROOM", "http://127.0.0.1:9/v1")
+    status, by_subject = found(capsys)
+    assert status == 0
+    for role, name in zip(("chat", "thinking"), offered, strict=True):
+        assert by_subject[f"role {role}"]["status"] == "ok"
+        assert name in by_subject[f"role {role}"]["text"]
+    assert by_subject["role vision"]["status"] == "note"  # pocket, as without a server
+
+
 def test_chat_refuses_bad_settings_before_it_loads(capsys, monkeypatch):
     monkeypatch.setattr(models, "load", lambda role: pytest.fail("it was loaded"))
     assert main(["chat", "--temperature", "-1"]) == 2
@@ -559,6 +592,8 @@ def test_a_reader_that_leaves_causes_no_traceback():
         (["--host", "0.0.0.0"], "serves on loopback only"),
         (["--api-key-file", "/no/such/file"], "cannot be read"),
         (["--upstream", "http://127.0.0.1:9/v1", "--host", "::"], "loopback only"),
+        (["--port", "99999"], "listen at 127.0.0.1, port 99999"),
+        (["--port", "0", "--upstream", "nonsense"], "write it whole, as http://"),
     ],
 )
 def test_serve_refuses_what_is_unsafe_before_it_loads_anything(
@@ -567,6 +602,23 @@ def test_serve_refuses_what_is_unsafe_before_it_loads_anything(
     monkeypatch.setattr(models, "load", lambda *_: pytest.fail("loaded"))
     assert main(["serve", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_serve_says_that_a_port_is_taken_before_it_loads_anything(capsys, monkeypatch):
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["serve", "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    assert f"port {port}" in said
+    assert "take another port" in said
+    assert "Serving on" not in said
+
+
+def test_serve_refuses_a_batch_without_rows(capsys):
+    pocket = ["--port", "0", "--role", "pocket-chat"]
+    assert main(["serve", *pocket, "--max-batch", "0"]) == 2
+    assert "take 1 or more" in capsys.readouterr().err
 
 
 def test_serve_refuses_weak_keys(capsys, tmp_path):
@@ -589,7 +641,7 @@ def test_serve_serves_with_keys_until_ctrl_c(tmp_path):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             said = ""
-            while "running on" not in said:
+            while "Serving on" not in said:
                 said += process.stderr.readline() or pytest.fail(said)
             assert "pocket-chat" in said
             url = f"http://127.0.0.1:{port}/v1"

@@ -375,6 +375,28 @@ def test_odd_arguments_of_load_are_named(tmp_path):
         models._load(tmp_path, "float32", "banana")
 
 
+@pytest.mark.parametrize(
+    ("gigabytes", "role", "said"),
+    [(15.0, "coder", "no GPU of 15 GB"), (40.0, "moe", "no GPU of 61 GB"),
+     (11.9, "chat", "no GPU of 12 GB"), (12.0, "chat", "is not on this machine"),
+     (80.0, "moe", "is not on this machine")],
+)  # fmt: skip
+def test_a_gpu_must_hold_the_model_itself(monkeypatch, gigabytes, role, said):
+    monkeypatch.setattr(models, "gpu_memory_gb", lambda: gigabytes)
+    monkeypatch.setattr(models, "located", lambda name: None)
+    asked = []
+
+    def refuse(name):
+        asked.append(name)
+        raise ModelUnavailable("No network.", "Connect.")
+
+    monkeypatch.setattr(models, "fetch", refuse)
+    found = models.load(role, "gpu").source
+    assert (found.profile, said in found.why) == ("pocket", True)
+    fits = "not on this machine" in said  # what does not fit is not fetched either
+    assert asked == [models.ROLES[role]["gpu"]] * fits
+
+
 @pytest.mark.gpu
 def test_gpu_profile_on_a_gpu():
     assert models.gpu_memory_gb() > models.GPU_MINIMUM_GB

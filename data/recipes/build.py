@@ -25,6 +25,7 @@ COMMANDS = {  # name -> program and its arguments; the longest come first
     **{name: ["language.py", name] for name in SPECIALISTS},
     **{f"{n}-continued": ["language.py", f"{n}-continued"] for n in SPECIALISTS},
 }
+TWINS = {"moe": ["moe-dense"]}  # built by the same program
 NEEDS = {f"{name}-continued": "generalist" for name in SPECIALISTS}
 PROCESSES = 2
 SHOWN = {"thinking": 1, "chat": 1}  # how many results of a card the table shows, else 4
@@ -71,7 +72,7 @@ def table() -> str:
         "| model | architecture | parameters | training | held out |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name in COMMANDS:
+    for name in [name for each in COMMANDS for name in (each, *TWINS.get(each, ()))]:
         path = HERE.parent / "pocket" / f"pocket-{name}" / "card.json"
         card = json.loads(path.read_text(encoding="utf-8"))
         kind = card["architecture"].partition("For")[0]
