@@ -24,7 +24,7 @@ BITS: dict[str, tuple[float, float, float]] = {
     "nf4": (4 + 8 / 64 + 32 / (64 * 256), 16, 16),  # QLoRA's double quantization
     "q8_0": (8.5, 8.5, 8.5), "q4_k_m": (4.81, 4.5, 6.5625),  # GGUF, as official files
 }  # fmt: skip
-# A K-quant block holds 256 weights of a row; other rows (0.5B: 896) get larger blocks.
+# A K-quant block holds 256 weights of a row; rows of 896 (0.5B) get larger formats.
 UNEVEN = {"q4_k_m": (5.53, 5.5, 8.5)}
 MODES = {"always": (True,), "hybrid": (True, False)}  # thinking; all others (False,)
 # Task -> tags that serve it, best first: parts of `variant`, or "thinking" (suggest).

@@ -57,7 +57,7 @@ class Scheme:
 def nf4_levels() -> Tensor:
     """Return the 16 values of NF4 [16], rising from -1 to 1, with an exact 0.
 
-    Quantiles of the normal distribution, 8 below zero and 9 from zero on, scaled to 1.
+    Quantiles of the normal distribution, 7 below zero and 9 from zero on, scaled to 1.
     Source: QLoRA (arXiv 2305.14314), appendix E; the outermost is bitsandbytes' choice.
     """
     outer, quantile = 0.9677083, NormalDist().inv_cdf

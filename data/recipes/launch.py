@@ -3,7 +3,7 @@
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 \\
         data/recipes/launch.py losses.json
     accelerate launch --config_file data/scaling/fsdp.yaml \\
-        data/recipes/launch.py losses.json --trl --model Qwen2.5-Coder-7B-Instruct
+        data/recipes/launch.py losses.json --trl --model Qwen3-4B
 
 Each process runs this file and takes its share of every batch; all average their
 gradients. (With --cpu, accelerate starts one process, whatever number is asked for.)
