@@ -14,7 +14,7 @@ NBVAL := --nbval-current-env -p no:cacheprovider -p no:schemathesis -p no:hypoth
 WORKERS ?= 2
 SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 # Strict runs fork their kernels: forty imports of torch are minutes.
-FORKED := $(BIN)/python -m pytest -p tests.kernels
+FORKED := $(BIN)/python -m pytest -p tests.forked_kernels
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LONGEST := $(wildcard notebooks/90_*.ipynb)
 OFFLINE := HF_HUB_OFFLINE=1 $(BIN)/python tests/offline.py

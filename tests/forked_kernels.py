@@ -1,8 +1,9 @@
-"""Kernels for the strict run, forked: python -m pytest -p tests.kernels --nbval ...
+"""Kernels for the strict run, forked: pytest -p tests.forked_kernels --nbval ...
 
 A kernel takes seconds to import torch and transformers, and there are forty. Here each
 is forked from a process that has imported them and none of the course. What a learner
 starts, a kernel of its own, is what `make notebooks`, `test-real` and `test-colab` run.
+(A file kernels.py would be taken by transformers for the package of that name.)
 """
 
 import multiprocessing
