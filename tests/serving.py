@@ -70,11 +70,15 @@ class Held(Watched):
 
 
 class Endless(batching.Local):
-    """Its replies go on until their limit, or until their client leaves."""
+    """Its replies go on until their limit, or until their client leaves.
+
+    A token takes 4 ms or more, so that a reply takes seconds on any machine.
+    """
 
     def __init__(self, **more):
         model = copy.deepcopy(pocket().model)
         model.generation_config.eos_token_id = None
+        model.register_forward_hook(lambda *_: time.sleep(0.004))
         super().__init__(replace(pocket(), model=model), **more)
 
     def _prepare(self, *asked):
