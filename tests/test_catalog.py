@@ -540,3 +540,14 @@ def test_arguments_of_the_wrong_kind_are_named():
     for wrong in ("8", float("nan"), -1):
         with pytest.raises(CourseError, match="memory_gb"):
             catalog.suggest(task="chat", memory_gb=wrong)
+
+
+def test_the_sizes_of_what_is_fetched_are_those_of_the_cards():
+    page = (catalog.data_dir() / "README.md").read_text("utf-8")
+    rows = re.findall(
+        r"\| (\S+) \|[^|]*\| its weights in 16 bits, about (\S+) GB", page
+    )
+    assert len(rows) == 8
+    for name, told in rows:
+        card = catalog.find(name)
+        assert float(told) == pytest.approx(catalog.memory(card).weights_gb, abs=0.07)
