@@ -79,7 +79,10 @@ class ChatService:
         from limits import RateLimitItemPerMinute
         from limits.errors import ConfigurationError
         from limits.storage import storage_from_string
-        from limits.strategies import SlidingWindowCounterRateLimiter
+        from limits.strategies import (
+            MovingWindowRateLimiter,
+            SlidingWindowCounterRateLimiter,
+        )
 
         strong = (re.fullmatch(r"[!-~]{16,}", key) for key in (keys or {}).values())
         if keys is not None and not (keys and all(strong)):
@@ -91,7 +94,10 @@ class ChatService:
         self._keys = {name: _digest(key) for name, key in (keys or {}).items()}
         try:
             self._storage: Any = storage_from_string(self.limits.storage)
-            self._limiter = SlidingWindowCounterRateLimiter(self._storage)
+            self._limiters = {  # a time for each request, two counts for all tokens
+                "requests": MovingWindowRateLimiter(self._storage),
+                "tokens": SlidingWindowCounterRateLimiter(self._storage),
+            }
         except (ConfigurationError, ValueError, NotImplementedError) as error:
             scheme = self.limits.storage.partition(":")[0]  # the rest holds a password
             rule = f"Rates cannot be counted in {scheme!r}: {type(error).__name__}."
@@ -119,36 +125,41 @@ class ChatService:
             raise ApiError(401, told, param=None, code="invalid_api_key", headers=sign)
         return found
 
-    def spend(self, client: str, what: str, cost: int) -> dict[str, str]:
+    def spend(self, client: str, what: str, cost: int = 1) -> dict[str, str]:
         """Return headers on what is left; ApiError 429 when that is less than `cost`.
+
+        Requests are counted exactly: of any 60 seconds, none holds more than the limit.
 
         Args:
             client: a name, as `client` gave it.
-            what: "requests" or "tokens".
+            what: "requests" (one at a time) or "tokens".
             cost: how many of them.
         """
         if not (rate := self._rates.get(what)):
             return {}
+        limiter = self._limiters[what]
         if cost > rate.amount:
             told = f"This asks for {cost} {what}, the limit is {rate.amount} a minute."
             raise ApiError(400, told, param="max_tokens", code="tokens_exceed_limit")
         with self._spending:
-            taken = self._limiter.hit(rate, client, cost=cost)
-            reset, left = self._limiter.get_window_stats(rate, client)
-            wait = 0 if taken else self._wait(rate, client, cost)
-        seconds = max(0.0, reset - time.time())
+            taken = limiter.hit(rate, client, cost=cost)
+            reset, left = limiter.get_window_stats(rate, client)
+            seconds = max(0.0, reset - time.time())
+            if not taken:  # the oldest request leaves at `reset`
+                wait = self._wait(rate, client, cost) if what == "tokens" else seconds
         headers = {f"x-ratelimit-limit-{what}": str(rate.amount)}
         headers[f"x-ratelimit-remaining-{what}"] = str(max(0, left))
         headers[f"x-ratelimit-reset-{what}"] = f"{seconds:.3f}s"
         if not taken:
-            told = f"Rate limit: {rate.amount} {what} a minute. Try again in {wait} s."
-            headers["Retry-After"] = str(wait)
+            whole = max(1, math.floor(wait) + 1)
+            told = f"Rate limit: {rate.amount} {what} a minute. Try again in {whole} s."
+            headers["Retry-After"] = str(whole)
             code = "rate_limit_exceeded"
             raise ApiError(429, told, what, None, code, headers)
         return headers
 
-    def _wait(self, rate: Any, client: str, cost: int) -> int:
-        """Return the whole seconds until `cost` is let in, if nothing else is spent.
+    def _wait(self, rate: Any, client: str, cost: int) -> float:
+        """Return the seconds until `cost` tokens are let in, if nothing else is spent.
 
         A minute's count fades evenly over the next one: see `limits`, sliding window.
         """
@@ -157,10 +168,8 @@ class ChatService:
         before, fades, now, ends = window
         free = rate.amount - cost + 1  # what counts less is let in
         if now < free:
-            seconds = fades - 60 * (free - now) / max(1, before)
-        else:  # not before this minute fades too
-            seconds = ends - 60 * free / now
-        return max(1, math.floor(seconds) + 1)
+            return fades - 60 * (free - now) / max(1, before)
+        return ends - 60 * free / now  # not before this minute fades too
 
     async def admit(
         self, client: str, body: bytes
