@@ -9,7 +9,7 @@ SOLUTIONS := $(wildcard notebooks/solutions/*.ipynb)
 LESSONS_RECORDED := $(basename $(notdir $(wildcard data/recorded/*.json)))
 RECORDED := $(LESSONS_RECORDED:%=notebooks/%_%)
 UNIT := not weights and not hub and not gpu and not vllm and not mutants and not browser
-NBVAL := --nbval-current-env -p no:cacheprovider -p no:schemathesis -p no:hypothesispytest
+NBVAL := -p tests.patient_kernels --nbval-current-env -p no:cacheprovider -p no:schemathesis -p no:hypothesispytest
 # Two files at a time, each on one thread; of lessons the longest first.
 WORKERS ?= 2
 SEEDS ?= 1 2 3 4 5 6 7 8 9 10
@@ -92,7 +92,7 @@ test: lint ## everything without network: all unit tests, strict nbval on pocket
 test-real: fetch ## every notebook on official weights, whose replies are recorded
 	$(OFFLINE) $(BIN)/pytest -m "weights and not hub and not gpu and not vllm"
 	@if [ -e $(VLLM_STAMP) ]; then $(OFFLINE) $(BIN)/pytest -m vllm; else echo "tests/test_vllm.py left out: vLLM is not installed (make vllm)."; fi
-	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval-lax $(NBVAL) --nbval-cell-timeout 1800 $(LONGEST) $(filter-out $(RECORDED) $(LONGEST),$(NOTEBOOKS))
+	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small $(OFFLINE) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval-lax $(NBVAL) --nbval-cell-timeout 1800 $(LONGEST) $(filter-out $(RECORDED) $(LONGEST),$(NOTEBOOKS))
 	printf '%s\n' $(LESSONS_RECORDED:%=%_) | OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=small xargs -n 1 -P $(WORKERS) env $(OFFLINE) $(BIN)/python tests/record_notebooks.py
 
 test-colab: $(COLAB_STAMP) ## every lesson on Colab's versions, which the setup cell must not touch
@@ -117,7 +117,7 @@ steady: install ## break off and shuffle: unit tests, lessons, a fetch (hours)
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)" & \
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)" && wait $$!
 	export QWEN_COURSE_TEST_HOME=$$(mktemp -d) && $(OFFLINE) $(BIN)/python tests/steady.py lessons && \
-	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(NOTEBOOKS)
+	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(NOTEBOOKS)
 	$(BIN)/python tests/steady.py fetch
 
 test-all: test vllm test-real mutants test-colab browser ## all of them

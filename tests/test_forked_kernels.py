@@ -33,8 +33,9 @@ def test_each_cell_gets_its_verdict_and_no_kernel_stays(tmp_path: Path):
         cell = nbformat.v4.new_code_cell(source, outputs=[output], execution_count=1)
         nb = nbformat.v4.new_notebook(cells=[cell])
         nbformat.write(nb, tmp_path / f"{name}.ipynb")
-    options = ["-p", "tests.forked_kernels", "-p", "nbval.plugin", "-rA", "-v"]
-    options += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "2"]
+    options = ["-p", "nbval.plugin", "-p", "tests.forked_kernels", "-rA", "-v"]
+    options += ["-p", "tests.patient_kernels", "--nbval", "--nbval-current-env"]
+    options += ["--nbval-cell-timeout", "15"]
     mark = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MARK": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, tmp_path],
