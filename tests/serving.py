@@ -65,7 +65,7 @@ class Held(Watched):
     def _take(self):
         if jobs := super()._take():
             self.reached.set()
-            self.go.wait(10)
+            self.go.wait(120)
         return jobs
 
 
@@ -119,7 +119,7 @@ def client(url, key=KEY, kind=openai.OpenAI):
     return kind(base_url=url, api_key=key, max_retries=0, timeout=30)
 
 
-def until(holds, seconds=5.0):
+def until(holds, seconds=60.0):
     """Return whether something comes to hold within the time."""
     end = time.monotonic() + seconds
     while not (now := holds()) and time.monotonic() < end:

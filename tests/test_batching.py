@@ -49,7 +49,7 @@ def text_of(whole, index=0):
 
 
 async def until_held(local):
-    assert await asyncio.to_thread(local.reached.wait, 5)
+    assert await asyncio.to_thread(local.reached.wait, 60)
 
 
 # ------------------------------------------------------------------------- batches
@@ -170,7 +170,7 @@ def test_a_client_that_leaves_ends_its_row_and_no_other():
         await chunks.aclose()
         row = leaver.job[0][0]
         assert row.stop == "closed"
-        whole = await asyncio.wait_for(stayer, 5)
+        whole = await asyncio.wait_for(stayer, 60)
         assert len(row.moments) < 1000
         return text_of(whole), leaver.replies
 

@@ -218,11 +218,12 @@ def test_a_broken_definition_is_no_exception(toy):
 )
 def test_bad_code_costs_a_verdict(lines, fragment, capfd):
     before = {child.pid for child in psutil.Process().children(recursive=True)}
+    endless = "it ran for" in fragment or "had to be killed" in fragment
     started = time.monotonic()
-    told = judge(lines, seconds=1 if fragment != "processes" else 20)
+    told = judge(lines, seconds=1 if endless else 60)
     assert told.status == "your code raised"
     assert fragment in told.message
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     after = {child.pid for child in psutil.Process().children(recursive=True)}
     assert after <= before
     assert capfd.readouterr() == ("", "")
@@ -260,7 +261,8 @@ def test_nothing_that_the_code_started_is_left(tmp_path, end, leave):
         time.sleep(0.01)
     {end}
     """
-    told = judge(lines, seconds=5)  # on a busy machine 16 forks take their time
+    # On a busy machine 32 forks take their time.
+    told = judge(lines, seconds=10 if "while" in end else 60)
     assert told.status == ("correct" if "return" in end else "your code raised")
     started = [int(line) for line in pids.read_text().split()]
     assert len(started) == 16

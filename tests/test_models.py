@@ -226,10 +226,9 @@ def test_an_unreachable_hub_is_asked_once_and_briefly(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
     started = time.perf_counter()
     assert "127.0.0.1" in weights.hub_problem()
-    assert time.perf_counter() - started < weights.HUB_SECONDS + 1
-    started = time.perf_counter()
+    assert time.perf_counter() - started < weights.HUB_SECONDS + 10
     assert weights.hub_problem()
-    assert time.perf_counter() - started < 0.01
+    assert weights.hub_problem.cache_info().misses == 1
     silent.close()
 
 

@@ -79,7 +79,7 @@ def test_wrong_answers_are_rejected_and_most_are_named(name):
     own = {row.belief: row.fragment for row in task.wrong}
     assert different([row["source"] for row in given]) == len(given) >= WRONG
     for row in given:
-        told = checks._judge(task, sources.define(task.name, row["source"]), 3)
+        told = checks._judge(task, sources.define(task.name, row["source"]), 10)
         assert told.status in ("not yet", "your code raised"), (row["belief"], told)
         assert row.get("says", "") in told.message, (row["belief"], told)
         named += "says" in row

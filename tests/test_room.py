@@ -134,7 +134,7 @@ def test_closing_a_stream_ends_the_row_there():
         pieces = generate.stream(there, CONVERSATIONS[0], Settings(max_new_tokens=1900))
         assert isinstance(next(pieces), Piece)
         pieces.close()
-        assert until(lambda: not here.backend._running, 2)
+        assert until(lambda: not here.backend._running)
         assert until(lambda: [r.stop for r in here.monitor.records()]) == ["closed"]
 
 
