@@ -129,6 +129,29 @@ def _losses(
     return told, x, y, beside
 
 
+def curve(
+    lines: dict[str, Sequence[Point]], xlabel: str, title: str = "", chance: float = 0.0
+) -> Picture:
+    """Return accuracies as lines, each point with its 95 % interval.
+
+    Args:
+        lines: name -> points (x, right answers, questions).
+        xlabel: what x is.
+        title: a line above the picture.
+        chance: the share that guessing gives, drawn as a line; 0: none.
+    """
+    import matplotlib.pyplot as plt
+
+    for _, right, n in (point for points in lines.values() for point in points):
+        interval(right, n)  # refuses what is no share, before anything is drawn
+    figure, axes = plt.subplots(figsize=(8, 3.8))
+    told = _lines(axes, lines, chance)
+    axes.set(xlabel=xlabel)
+    axes.set_title(title, loc="left")
+    head = f"{title or 'Share of right answers'} by {xlabel}"
+    return Picture(figure, "\n".join([head, *told]))
+
+
 def by_number(
     lines: dict[str, Sequence[Point]], xlabel: str, title: str = ""
 ) -> Picture:

@@ -53,7 +53,7 @@ class LoraSettings:
     weight_decay: float = 0.0
     max_length: int = 1024  # tokens; a longer example is an error, never cut
     thinking: bool | None = False  # template switch for answers without a thought
-    evaluate_every: int | None = None  # steps; None: ten times in all
+    evaluate_every: int | None = None  # steps; None: about ten times in all
     patience: int | None = None  # evaluations without a better one, then stop
     seed: int = 0
 
@@ -134,7 +134,8 @@ def _prepared(loaded: Any, settings: LoraSettings) -> Any:
         if old:
             rule = "full=True trains a plain model, this one has an adapter."
             raise CourseError(rule, "Pass finetune.merge(history.tuned).")
-        if not all(weight.is_floating_point() for weight in loaded.model.parameters()):
+        stored = loaded.model.state_dict().values()  # quantised ones are no parameters
+        if not all(weight.is_floating_point() for weight in stored):
             rule = "full=True cannot train quantised weights."
             raise CourseError(rule, "Leave full out, or load the model unquantised.")
         return copy.deepcopy(loaded.model).float().requires_grad_(True)
@@ -195,7 +196,9 @@ def _refuse_changes(config: Any, settings: LoraSettings) -> None:
     own["new_tokens"] = {*(config.trainable_token_indices or ())}
     for name, value in own.items():
         said, default = getattr(settings, name), getattr(LoraSettings(), name)
-        same = {*said} == value if isinstance(said, tuple) else said == value
+        same = said == value
+        if isinstance(value, set):
+            same = ({said} if isinstance(said, str) else {*(said or ())}) == value
         if not same and (said != default or name == "rank"):
             rule = f"This adapter has {name} {value}, the settings say {said}."
             raise CourseError(rule, "Use its own, or start from the base model.")
@@ -236,6 +239,7 @@ def save(tuned: Any, folder: Path | str) -> Path:
 def load(loaded: Any, folder: Path | str) -> Any:
     """Return a Loaded with the adapter that `save` wrote; the base stays as it is."""
     import peft
+    from safetensors import SafetensorError
 
     path = Path(folder) / "adapter_config.json"
     if not path.is_file():
@@ -255,7 +259,11 @@ def load(loaded: Any, folder: Path | str) -> Any:
     with warnings.catch_warnings():  # of peft to other libraries
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        model = peft.PeftModel.from_pretrained(_sharing(loaded.model), str(folder))
+        try:
+            model = peft.PeftModel.from_pretrained(_sharing(loaded.model), str(folder))
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            rule = f"The adapter in {folder} cannot be read: {type(error).__name__}."
+            raise CourseError(rule, "Copy the whole folder again.") from error
     return replace(loaded, model=model.eval())
 
 

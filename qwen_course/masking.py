@@ -135,7 +135,8 @@ def _tokenize_one(
         whole = whole[: len(whole) - whole[::-1].index(end)]  # up to the last end
         if len(whole) > limit:
             rule = f"{len(whole):,} tokens, {limit:,} are allowed."
-            raise CourseError(rule, "Shorten it, or raise max_length.")
+            hint = "Shorten it, or raise max_length, up to what the model reads."
+            raise CourseError(rule, hint)
         labels = [NOT_COUNTED] * len(prompt) + whole[len(prompt) :]
         if rows and prompt[: len(rows[-1].labels)] == rows[-1].input_ids:
             earlier = rows.pop().labels  # this row goes on where that one ended
@@ -159,18 +160,25 @@ def refuse_leaks(
 ) -> None:
     """Raise CourseError when an example asks what a test asks, whatever it answers.
 
-    All system and user messages are compared; a paraphrase is not found.
+    The system and user messages before each answer are compared, since each answer is
+    learnt, with all of a test; a paraphrase is not found.
     """
 
-    def question(place: str, example: Example) -> str:
+    def questions(place: str, example: Example) -> list[str]:
         with _told(place):
             messages, _ = _parts(example)
-        asked = [m for m in messages if m["role"] in ("system", "user")]
-        return json.dumps([[m["role"], str(m["content"]).strip()] for m in asked])
+        asked: list[list[str]] = []
+        found: list[str] = []
+        for message in messages:
+            if message["role"] == "assistant":
+                found.append(json.dumps(asked))
+            elif message["role"] in ("system", "user"):
+                asked.append([message["role"], str(message["content"]).strip()])
+        return [*found, json.dumps(asked)]
 
-    places = {question(f"{name} {n}", test): n for n, test in enumerate(tests)}
+    places = {questions(f"{name} {n}", test)[-1]: n for n, test in enumerate(tests)}
     for number, example in enumerate(examples):
-        found = places.get(question(f"Example {number}", example))
-        if found is not None:
-            rule = f"Example {number} asks what {name} {found} asks."
-            raise CourseError(rule, "Take it out: the result would mean nothing.")
+        for asked in questions(f"Example {number}", example):
+            if asked in places:
+                rule = f"Example {number} asks what {name} {places[asked]} asks."
+                raise CourseError(rule, "Take it out: the result would mean nothing.")

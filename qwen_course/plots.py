@@ -6,7 +6,7 @@ Drawn with matplotlib; `show` passes them on. Knows no models and no front end.
 import base64
 import io
 from collections.abc import Sequence
-from itertools import accumulate, cycle
+from itertools import accumulate, cycle, starmap
 from typing import Any
 
 from qwen_course.answers import interval
@@ -35,8 +35,13 @@ class Picture:
         from PIL import Image
 
         full, small = io.BytesIO(), io.BytesIO()
-        figure.savefig(full, format="png", dpi=100, bbox_inches="tight")
-        plt.close(figure)
+        for text in figure.findobj(plt.Text):
+            if "$" in text.get_text() and "mathdefault" not in text.get_text():
+                text.set_parse_math(False)  # a token is no formula; an axis' 10^3 is
+        try:
+            figure.savefig(full, format="png", dpi=100, bbox_inches="tight")
+        finally:
+            plt.close(figure)
         image = Image.open(full).convert("RGB").quantize(64)  # a quarter of the bytes
         image.save(small, "png", optimize=True)
         self.png, self.alt = small.getvalue(), alt
@@ -219,7 +224,9 @@ def heat(
     if [*map(len, cells)] != [len(columns)] * len(rows):
         rule = f"cells must be {len(rows)} rows of {len(columns)} values."
         raise CourseError(rule, "Give a row of cells for each name in rows.")
-    tall = 0.55 if any(isinstance(c, tuple) for line in cells for c in line) else 0.36
+    shares = [c for line in cells for c in line if isinstance(c, tuple)]
+    [*starmap(interval, shares)]  # refuses what is no share, before anything is drawn
+    tall = 0.55 if shares else 0.36
     size = (2.2 + 1.15 * len(columns), 0.8 + tall * len(rows))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     told = [" | ".join(["", *columns]).lstrip()]
@@ -277,27 +284,6 @@ def _lines(axes: Any, lines: dict[str, Sequence[Point]], chance: float) -> list[
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
     return told
-
-
-def curve(
-    lines: dict[str, Sequence[Point]], xlabel: str, title: str = "", chance: float = 0.0
-) -> Picture:
-    """Return accuracies as lines, each point with its 95 % interval.
-
-    Args:
-        lines: name -> points (x, right answers, questions).
-        xlabel: what x is.
-        title: a line above the picture.
-        chance: the share that guessing gives, drawn as a line; 0: none.
-    """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 3.8))
-    told = _lines(axes, lines, chance)
-    axes.set(xlabel=xlabel)
-    axes.set_title(title, loc="left")
-    head = f"{title or 'Share of right answers'} by {xlabel}"
-    return Picture(figure, "\n".join([head, *told]))
 
 
 def scrubber(

@@ -194,6 +194,8 @@ def quantize_model(
         packed: False keeps ordinary layers that hold the rounded weights: the same
             replies at full speed, nothing saved.
     """
+    if hasattr(loaded.model, "peft_config"):
+        raise CourseError("This model has an adapter.", "Pass finetune.merge(tuned).")
     layers = loaded.model.named_modules()
     linear = {name: layer for name, layer in layers if type(layer) is nn.Linear}
     patterns = [skip] if isinstance(skip, str) else skip
@@ -252,7 +254,8 @@ def decode_bytes(model: nn.Module) -> int:
     that stay idle count, and so does a vision tower. The KV cache comes on top.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    shared = head is not None and head.weight is embedding.weight
+    own = {id(weight) for weight in embedding.parameters()}
+    shared = head is not None and any(id(weight) in own for weight in head.parameters())
     total = sum(part.nbytes for part in _stored(model).values())
     return total - (0 if shared else embedding.weight.nbytes)
 

@@ -19,6 +19,7 @@ from qwen_course.catalog import data_dir
 from qwen_course.chat import TokenRow, token_table
 from qwen_course.curves import before_after as before_after
 from qwen_course.curves import by_number as by_number
+from qwen_course.curves import curve as curve
 from qwen_course.curves import losses as losses
 from qwen_course.curves import low_rank as low_rank
 from qwen_course.errors import CourseError
@@ -29,7 +30,6 @@ from qwen_course.generate import Piece, Reply
 from qwen_course.plots import COLOURS as COLOURS
 from qwen_course.plots import Picture as Picture
 from qwen_course.plots import Step, rival, rivals, written
-from qwen_course.plots import curve as curve
 from qwen_course.plots import family as family
 from qwen_course.plots import heat as heat
 from qwen_course.plots import occlusion as occlusion
@@ -102,14 +102,16 @@ def explore(draw: Callable[..., Any], **controls: Any) -> Any:
         named = {"description": name.replace("_", " "), "continuous_update": False}
         if isinstance(choice, tuple):
             low, high, step, start = choice
-            return widgets.IntSlider(min=low, max=high, step=step, value=start, **named)
+            whole = all(isinstance(number, int) for number in choice)
+            slider = widgets.IntSlider if whole else widgets.FloatSlider
+            return slider(min=low, max=high, step=step, value=start, **named)
         named.pop("continuous_update")
         places = [(str(option), place) for place, option in enumerate(choice)]
         return widgets.Dropdown(options=places, value=0, **named)  # None is a choice
 
     turn = threading.Lock()
 
-    def draw_for(**set_to: int) -> None:
+    def draw_for(**set_to: float) -> None:
         lists = {n: c for n, c in controls.items() if not isinstance(c, tuple)}
         # Newer kernels call this in threads, and one may flush what another draws.
         with turn, plt.ioff():
@@ -299,6 +301,9 @@ def mask(tokenizer: Any, row: Sequence[Any], title: str = "") -> Page:
 
 def table(rows: Sequence[dict[str, Any]], title: str = "") -> Page:
     """Return rows of equal keys as a table; as text, a line a row."""
+    if not rows:
+        rule = "There is no row to show."
+        raise CourseError(rule, "Give one or more dicts with the same keys.")
     cells = [[str(value) for value in row.values()] for row in rows]
     lines = [title] * bool(title) + [" | ".join(row) for row in [[*rows[0]], *cells]]
     style = "style='text-align:left;vertical-align:top'"

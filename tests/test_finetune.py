@@ -241,8 +241,15 @@ def test_settings_that_an_adapter_cannot_take_on_are_refused(tuned, other):
         train(tuned, **other)
 
 
-def test_going_on_with_the_same_targets_and_tokens(tmp_path):
-    same = {"targets": ("q_proj", "v_proj"), "new_tokens": (7, 5)}
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"targets": ("q_proj", "v_proj"), "new_tokens": (7, 5)},
+        {"targets": ["q_proj", "v_proj"], "new_tokens": [7, 5]},
+        {"targets": "q_proj"},
+    ],
+)
+def test_going_on_with_the_same_targets_and_tokens(tmp_path, same):
     first = train(**same)
     saved = finetune.save(first.tuned, tmp_path / "a")
     for start in (first.tuned, finetune.load(random_qwen(), saved)):
@@ -431,6 +438,15 @@ def test_load_says_what_is_wrong(tuned, tmp_path):
         told["base_model_name_or_path"] = name  # as trl writes it
         config.write_text(json.dumps(told))
         assert torch.equal(logits(finetune.load(base, folder)), logits(tuned))
+    weights = folder / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for broken in (whole[: len(whole) // 2], pointer, b"", None):
+        weights.unlink() if broken is None else weights.write_bytes(broken)
+        with pytest.raises(CourseError, match="The adapter in .* cannot be read"):
+            finetune.load(base, folder)
+        weights.write_bytes(whole)
+    assert torch.equal(logits(finetune.load(base, folder)), logits(tuned))
     for broken in ("", "{}", "[]", "\x00"):
         config.write_text(broken)
         with pytest.raises(CourseError, match="cannot be read"):
@@ -531,6 +547,8 @@ def test_an_adapter_on_a_4_bit_base(tmp_path):
     ours = quantize.quantize_model(source)
     with pytest.raises(CourseError, match="Linear layers"):
         train(ours)
+    with pytest.raises(CourseError, match="cannot train quantised weights"):
+        train(ours, full=True)
 
 
 def test_the_layers_that_are_trained_are_linear_ones(tuned):

@@ -35,7 +35,7 @@ def test_each_cell_gets_its_verdict_and_no_kernel_stays(tmp_path: Path):
         nbformat.write(nb, tmp_path / f"{name}.ipynb")
     options = ["-p", "nbval.plugin", "-p", "tests.forked_kernels", "-rA", "-v"]
     options += ["-p", "tests.patient_kernels", "--nbval", "--nbval-current-env"]
-    options += ["--nbval-cell-timeout", "15"]
+    options += ["--nbval-cell-timeout", "6"]
     mark = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MARK": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, tmp_path],

@@ -330,6 +330,16 @@ def test_a_test_among_the_examples_is_refused():
         masking.refuse_leaks(examples, [[system, *turn("c")]], "held")
 
 
+def test_a_test_inside_a_conversation_is_refused():
+    """Each answer of an example is learnt, not only its last."""
+    talk = [*turn("a", "b"), *turn("c", "d")]
+    masking.refuse_leaks([talk], [turn("c"), [*turn("a"), *turn("x")]])
+    for test in (turn("a"), talk):
+        with pytest.raises(CourseError, match="Example 1 asks what test 0 asks"):
+            masking.refuse_leaks([turn("x"), talk], [test])
+    masking.refuse_leaks([turn("a")], [talk])  # it goes on from there
+
+
 @pytest.mark.parametrize("bad", ["text", None, 7, [], {}, [{"role": "user"}]])
 def test_a_malformed_test_is_named_by_its_number(bad):
     with pytest.raises(CourseError, match=r"^test 1: "):

@@ -559,6 +559,25 @@ def test_decode_bytes_by_hand(loaded, small, untied):
     assert quantize.decode_bytes(untied.model) == 4 * of_untied
 
 
+def test_a_tuned_model_is_merged_first(loaded):
+    """And its bytes are those of the base and of what was learnt."""
+    from qwen_course import finetune
+
+    asked = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    few = finetune.LoraSettings(rank=2, steps=1, new_tokens=(5,))
+    tuned = finetune.train(loaded, [asked], few).tuned
+    with pytest.raises(CourseError, match=r"(?s)has an adapter.*finetune\.merge"):
+        quantize_model(tuned)
+    assert quantize_model(finetune.merge(tuned))
+    learnt = sum(
+        weight.nbytes
+        for name, weight in tuned.model.named_parameters()
+        if "lora_" in name or "trainable_tokens_delta" in name
+    )
+    base = quantize.decode_bytes(loaded.model)
+    assert base < quantize.decode_bytes(tuned.model) <= base + 2 * learnt
+
+
 # ------------------------------------------------------------------ perplexity and KL
 def tokens_of(loaded, text):
     return loaded.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -2,10 +2,12 @@
 
 import ipykernel  # noqa: F401 (what makes a process a notebook)
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import pytest
 from tiny import scripted
 
 from qwen_course import generate, show
+from qwen_course.errors import CourseError
 from qwen_course.generate import Settings
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -77,6 +79,43 @@ def test_on_a_live_notebook_the_thought_folds(monkeypatch, capsys, options, titl
     if not options:
         assert "Four &lt;b&gt;." in answer.value
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("choice", "kind"), [
+    ((1, 9, 2, 5), widgets.IntSlider), ((0.1, 1.0, 0.1, 0.5), widgets.FloatSlider),
+])  # fmt: skip
+def test_a_slider_of_fractions_gives_fractions(monkeypatch, choice, kind):
+    monkeypatch.setenv("QWEN_COURSE_LIVE", "1")
+    shown, drawn = [], []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    show.explore(lambda a: drawn.append(a), a=choice)
+    slider = next(box for box in shown if isinstance(box, widgets.VBox))
+    slider = slider.children[0].children[0]
+    assert type(slider) is kind
+    assert (slider.min, slider.max, slider.step, slider.value) == (
+        choice[0], choice[1], choice[2], choice[3]
+    )  # fmt: skip
+    assert drawn == [choice[3]]
+
+
+def test_a_dollar_is_a_token_and_no_formula():
+    """Maths is full of them; one that is no formula would be an error."""
+    same = [show.rivals([(0, [(text, 0.5), ("b", 0.3)])]) for text in ("$$", "$x$")]
+    plain = show.rivals([(0, [("x", 0.5), ("b", 0.3)])])
+    assert len({picture.png for picture in (*same, plain)}) == 3
+
+
+def test_what_is_no_share_is_refused_before_anything_is_drawn():
+    before = plt.get_fignums()
+    for draw in (
+        lambda: show.curve({"a": [(1, 0, 0)]}, "x"),
+        lambda: show.curve({"a": [(1, 5, 4)]}, "x"),
+        lambda: show.heat(["a"], ["b"], [[(5, 4)]]),
+        lambda: show.table([]),
+    ):
+        with pytest.raises(CourseError):
+            draw()
+    assert plt.get_fignums() == before
 
 
 def test_without_a_thought_there_is_no_fold(monkeypatch):
