@@ -235,7 +235,7 @@ def serve(options: argparse.Namespace) -> None:
     names = ("requests_per_minute", "tokens_per_minute")
     rates = {n: getattr(options, n) for n in names}
     if keys:  # who is alone on this machine needs no rate, who shares does
-        rates = {n: m or getattr(service.Limits, n) for n, m in rates.items()}
+        rates |= {n: getattr(service.Limits, n) for n in names if rates[n] is None}
     hosts = () if keys else server.LOOPBACK
     limits = service.Limits(**rates, seconds=options.seconds, storage=options.storage)
     kept = monitor.Monitor(log=options.log)
@@ -248,14 +248,19 @@ def serve(options: argparse.Namespace) -> None:
             models.quiet()
             loaded = models.load(options.role, options.profile)
             told = loaded.source
+            if told.profile == "room":
+                rule = "serve needs weights here, and the profile is room."
+                raise CourseError(rule, "give --profile small, or --upstream URL.")
             backend = batching.Local(loaded, batch=options.max_batch)
-        app = service.create_app(
-            service.ChatService(backend, limits, keys, kept), hosts
-        )
-        place = f"http://{options.host}:{listener.getsockname()[1]}/v1"
+        chats = service.ChatService(backend, limits, keys, kept)
+        app = service.create_app(chats, hosts)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        place = f"http://{host}:{listener.getsockname()[1]}/v1"
         said = f"{told}\nServing on {place}; Ctrl-C ends it."
         print(said, file=sys.stderr, flush=True)
         server.serve(app, listener)
+    if kept.log_errors:
+        print(f"{kept.log_errors} lines could not be logged.", file=sys.stderr)
 
 
 def progress(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ Knows nothing of models or messages. A wrong answer is a verdict, never an excep
 """
 
 import ast
+import builtins
 import contextlib
 import itertools
 import json
@@ -39,8 +40,10 @@ for xs in [[x] for x in range(-12, 31)] + [[7, 3, 9, 2], [4, -8, 12, -5, 6, 4, 1
 """
 _PLAIN: dict[str, Any] = {  # how a number is written -> the same in plain characters
     "[\u2212\u2013]": "-",
+    "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^{{{m[0].translate(expressions._RAISED)}}}",
+    r"(?<=[=({])( ?)- (?=[\d.\\])": r"\1-",  # x = - 5
     r"(?<=-) ?\\?[$€£]": "",  # -$5
-    r"(?<=[A-Za-z}])\^(?:\d+|\{-?\d+\})": "",  # cm^2: a unit's power is no number
+    r"(?<=[A-Za-z}])\$?\^(?:-?\d+|\{-?\d+\})": "",  # cm^2: a unit's power is no number
     r"(?<=\d)(?=\\[dtc]?frac)": " ",
     r"\\[,!;:]|(?<=\d)\{(?=,\})|(?<=\{,)\}": "",
     r"\\[dtc]?frac ?\{([^{}]+)\} ?\{([^{}]+)\}": r"\1/\2",
@@ -104,6 +107,7 @@ def same_expression(text: str, expected: str) -> Verdict:
     the right side counts, and "y = 2x" is met by 2x and by 4x - 2y = 0. Raises
     CourseError when `expected` cannot be read.
     """
+    expected = str(expected)
     verdict = _same(str(text), expected, expressions.is_equation(expected))
     if not verdict.passed and expressions.is_curve(expected):
         other = _same(str(text), expected, equation=True)
@@ -222,8 +226,9 @@ def _tree(code: str) -> ast.Module | None:
 def definitions(code: str) -> str:
     """Return a program's imports, functions, classes and constants; nothing is called.
 
-    Examples of use drop out, and so does an end that was cut off: a model's own wrong
-    example would else fail a right function.
+    Of constants those stay that call only builtins and what is imported. Examples of
+    use drop out, and so does an end that was cut off: a model's own wrong example would
+    else fail a right function.
     """
     lines = code.split("\n")
     starts = [n for n, line in enumerate(lines) if line[:1].strip()][1:][-40:]
@@ -233,12 +238,21 @@ def definitions(code: str) -> str:
     else:
         return code
     kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
-    kept = [
-        node
-        for node in tree.body
-        if isinstance(node, kinds | ast.AsyncFunctionDef)
-        or (isinstance(node, ast.Assign) and ast.Call not in map(type, ast.walk(node)))
-    ]
+    known = {*dir(builtins)} - {"print", "input", "open", "exec", "eval", "breakpoint"}
+    kept = list[ast.stmt]()
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            known |= {(a.asname or a.name).split(".")[0] for a in node.names}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            parts = [] if isinstance(node.value, ast.Lambda) else [*ast.walk(node)]
+            names = [part for part in parts if isinstance(part, ast.Name)]
+            used = {name.id for name in names if isinstance(name.ctx, ast.Load)}
+            if any(isinstance(part, ast.Call) for part in parts) and used - known:
+                continue
+            known |= {name.id for name in names}
+        elif not isinstance(node, kinds | ast.AsyncFunctionDef):
+            continue
+        kept.append(node)
     with contextlib.suppress(RecursionError):  # in a very long sum, say
         return "\n\n".join(ast.unparse(node) for node in kept)
     return code
@@ -264,8 +278,11 @@ def run_python(
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise CourseError(f"The tests are not Python: {error}.", "Mend them.") from None
     kinds = {*map(type, ast.walk(tree))}
-    quiet = {ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign}
-    if not kinds & {ast.Assert, ast.Raise} or {*map(type, tree.body)} <= quiet:
+    quiet = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Assign
+    quiet |= ast.AsyncFunctionDef | ast.AnnAssign | ast.Constant
+    body = [getattr(n, "value", n) if isinstance(n, ast.Expr) else n for n in tree.body]
+    still = all(isinstance(node, quiet) for node in body)
+    if not kinds & {ast.Assert, ast.Raise} or still:
         hint = 'Write "assert f(1) == 2", and call the functions that hold tests.'
         raise CourseError("The tests assert nothing that is run.", hint)
     if not hasattr(os, "fork"):

@@ -137,6 +137,11 @@ def find(name: str) -> ModelCard:
     return known[wanted]
 
 
+def _check_card(card: Any) -> None:
+    if not isinstance(card, ModelCard):
+        raise CourseError(f"Not a model card: {card!r:.60}.", "Use catalog.find(name).")
+
+
 def _dims(card: ModelCard, names: str) -> list[Any]:
     if missing := [name for name in names.split() if getattr(card, name) is None]:
         rule = f"{card.name}: data/models.csv lacks {', '.join(missing)}."
@@ -146,6 +151,7 @@ def _dims(card: ModelCard, names: str) -> list[Any]:
 
 def parameters(card: ModelCard) -> Parameters:
     """Exact counts from the architecture; `active` leaves out idle experts."""
+    _check_card(card)
     if card.model_type not in EXACT:
         rule = f"{card.name}: exact only for {', '.join(EXACT)}, not {card.model_type}."
         raise CourseError(rule, f"Use the published {card.params_total_b:g} billion.")
@@ -185,8 +191,7 @@ def memory(
     has 16 bit (fp32: 32). int8's scales (one a row) are left out. Architectures that
     are not EXACT count with their published, rounded size, encoders included.
     """
-    if not isinstance(card, ModelCard):
-        raise CourseError(f"Not a model card: {card!r:.60}.", "Use catalog.find(name).")
+    _check_card(card)
     _check(dtype, context, batch)
     longest = max(card.context_native or 0, card.context_extended or 0)
     if 0 < longest < context:
@@ -262,6 +267,7 @@ def suggest(
 
 def sampling(card: ModelCard, thinking: bool) -> dict[str, float | str | None]:
     """The published sampling values of a mode and their source; None: not named."""
+    _check_card(card)
     mode = "thinking" if thinking else "plain"
     for row in _rows("sampling.csv"):
         fits = fnmatchcase(card.repo_id, row.pop("pattern")) and row.pop("mode") == mode

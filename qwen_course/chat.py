@@ -5,6 +5,7 @@ knows no model, loads nothing and never executes what a model wrote.
 """
 
 import contextlib
+import copy
 import difflib
 import json
 import re
@@ -72,6 +73,20 @@ def validate(messages: Any) -> None:
             need(whole, field, "free of lone surrogates (decode it as UTF-8)", value)
 
 
+def with_dicts(message: Message) -> Message:
+    """Return a message whose calls have dicts as arguments, not JSON as the API sends.
+
+    Qwen2.5's template would put a text into quotes once more, Qwen3.5's refuses it.
+    """
+    calls = copy.deepcopy(message.get("tool_calls"))
+    for call in calls or []:
+        call = call.get("function", call)
+        if isinstance(call["arguments"], str):
+            with contextlib.suppress(ValueError):  # no JSON: text it stays
+                call["arguments"] = json.loads(call["arguments"])
+    return message | {"tool_calls": calls} if calls else message
+
+
 def render(
     tokenizer: Any, messages: list[Message], tools: Sequence[Any] | None = None,
     thinking: bool | None = None, add_generation_prompt: bool = True, **options: Any,
@@ -84,6 +99,9 @@ def render(
         options: `chat_template` or switches of one, such as `reasoning_effort="low"`.
     """
     validate(messages)
+    template = str(options.get("chat_template") or tokenizer.chat_template)
+    if "arguments is string" not in template:  # Qwen3's takes both
+        messages = [*map(with_dicts, messages)]
     options |= {} if thinking is None else {"enable_thinking": thinking}
     options |= {"add_generation_prompt": add_generation_prompt, "tools": tools}
     try:
@@ -93,9 +111,11 @@ def render(
         rule = f"The chat template refuses this conversation: {error}"
         raise CourseError(rule, "Change what it names.") from error
     for index, message in enumerate(messages):
-        parts, seen = message.get("content"), message["role"] != "assistant"
-        for part in parts if isinstance(parts, list) and seen else ():
-            if part.get("text", "").strip() not in text:  # Qwen3 does so in silence
+        parts = message.get("content")
+        for part in parts if isinstance(parts, list) else ():
+            kind, words = part["type"], part.get("text", "").rpartition("</think>")[2]
+            lost = kind != "text" and kind not in template
+            if lost or words.strip() not in text:  # Qwen3 does so in silence
                 rule = f"Message {index}, field 'content': the template drops lists."
                 raise MalformedMessages(rule, "Join the texts to one str.")
     return text
@@ -140,10 +160,13 @@ def encode(
         pieces = re.split("(</?think>)", text)  # the odd ones are the tags
         return "".join(p if n % 2 else mask(p) for n, p in enumerate(pieces))
 
+    template = str(options.get("chat_template") or tokenizer.chat_template)
+    if "arguments is string" not in template:  # a masked `true` would be no JSON
+        messages = [*map(with_dicts, messages)]
     masked = [_map_text(mask, message) for message in messages]
-    for copy, message in zip(masked, messages, strict=True):
+    for shown, message in zip(masked, messages, strict=True):
         if message["role"] == "assistant" and "content" in message:
-            copy["content"] = _map_text(mask_answer, message["content"])
+            shown["content"] = _map_text(mask_answer, message["content"])
     text = render(tokenizer, masked, _map_text(mask, tools), *rest, **options)
     pieces = find.split(text)  # the odd ones are the template's control tokens
     if text.translate(show) != real and len(pieces) == len(find.split(real)):
@@ -245,15 +268,16 @@ def _value(text: str) -> Any:
     """Return what a JSON text stands for, or a text of another kind as it is."""
     with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text)
-    return text
+    return {"True": True, "False": False, "None": None}.get(text, text)
 
 
 def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     """Return the calls in an answer, each a dict of name (str) and arguments (dict).
 
     Where `<tool_call>` occurs, only what follows it counts: JSON, or the XML of Qwen3.5
-    (a value is read as JSON if it is JSON, else as text). Otherwise every outermost
-    JSON object counts, fenced or bare. What has another shape is left out.
+    (a value is read as JSON, or as Python's True, False and None, which Qwen3.5's
+    template writes, else as text). Otherwise every outermost JSON object counts, fenced
+    or bare. What has another shape is left out.
     """
     tag = r"<tool_call>\s*(?:```\w*\s*)?"
     opening = re.compile(tag if "<tool_call>" in text else r"(?=\{)")

@@ -159,8 +159,9 @@ def check_source(exercise_id: str, source: str, seconds: float = 10.0) -> Result
 
 def hint(exercise_id: str) -> Text:
     """The next hint of an exercise; after the last one, the last again."""
-    hints = _find(exercise_id).hints
-    given = _hints_given[exercise_id] = _hints_given.get(exercise_id, 0) + 1
+    exercise = _find(exercise_id)
+    hints = exercise.hints
+    given = _hints_given[exercise.id] = _hints_given.get(exercise.id, 0) + 1
     number = min(given, len(hints))
     end = f'\nNo more hints: checks.solution("{exercise_id}") shows one way.'
     text = f"Hint {number} of {len(hints)}: {hints[number - 1]}"

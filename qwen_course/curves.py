@@ -142,8 +142,8 @@ def curve(
     """
     import matplotlib.pyplot as plt
 
-    for _, right, n in (point for points in lines.values() for point in points):
-        interval(right, n)  # refuses what is no share, before anything is drawn
+    # What is no share is refused before anything is drawn.
+    [interval(right, n) for points in lines.values() for _, right, n in points]
     figure, axes = plt.subplots(figsize=(8, 3.8))
     told = _lines(axes, lines, chance)
     axes.set(xlabel=xlabel)
@@ -169,8 +169,8 @@ def by_number(
     if not all(lines.values()) or not numbers or not 0 <= numbers[0] <= numbers[-1] > 0:
         rule = f"Each line needs points, with numbers of 0 or more, got {numbers}."
         raise CourseError(rule, "Write {name: [(examples, right, questions), ...]}.")
-    for _, right, n in (point for points in lines.values() for point in points):
-        interval(right, n)  # refuses what is no share, before anything is drawn
+    # What is no share is refused before anything is drawn.
+    [interval(right, n) for points in lines.values() for _, right, n in points]
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
     told = _lines(axes, {name: sorted(lines[name]) for name in lines}, 0.0)
     axes.get_legend().remove()  # the names stand beside the lines

@@ -26,12 +26,24 @@ _CLOSES = {"(": ")", "{": "}", "[": "]", "|": "|"}
 _RANKS = {"=": 1, "+": 2, "-": 2, "*": 3, "/": 3, "^": 4}  # the highest goes first
 _RANKS |= dict.fromkeys((*_CLOSES.values(), _END), 0)
 _IN_PRODUCTS = set("abcuvwxyz")  # of letters that stand together; "so" is a word
+
+
+def _mixed(m: re.Match[str]) -> str:
+    """Return a whole number before a proper fraction as their sum."""
+    whole, over, under = m.groups()
+    small = len(over) <= len(under) <= DIGITS and int(over) < int(under)
+    return f"({whole}+{over}/{under})" if small else m[0]
+
+
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _REWRITE: dict[str, Any] = {
     r"\\(?:text|mathrm|textbf|mathbf) ?\{([^{}]*)\}": r" \1 ",
+    r"\\?log ?_(?:\{(\w+)\}|(\w))": r"(log(\1\2))^(-1) log ",  # of base 2
     r"(?<=\d),(?=\d{3}(?!\d))|_(?:\{\w+\}|\w)": "",
     "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^({m[0].translate(_RAISED)})",
     r"\\[dtc]?frac\s*(\w)\s*(\w)": r"\\frac{\1}{\2}",  # \frac12
+    r"(?<![\w.^}])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}": _mixed,  # 8\frac13
+    r"(?<=[\dπ)}])\s*(?:≈|\\approx(?![a-z]))\s*[-−]?\d+(?:\.\d+)?": "",  # 1/3 ≈ 0.333
 }
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\*\*|\\?[A-Za-z]+|\\.|\S")
 _SIGNS = {sign: plain for plain, signs in {  # how a sign is written -> in plain text
@@ -43,7 +55,7 @@ _SIGNS = {sign: plain for plain, signs in {  # how a sign is written -> in plain
 }.items() for sign in signs.split()}  # fmt: skip
 _NAME = re.compile(r"\s*(?:[a-zA-Z]'*|d[a-z]/d[a-z])\s*(?:\([a-z]\))?\s*$")
 _RELATES = re.compile(  # also intervals, and powers that were refused
-    r"[<>≤≥≠∞]|(?<!\\)[\[\]]|\^.*\^|\\(?:[lg]eq?|neq?|infty|begin)(?![a-z])"
+    r"[<>≤≥≠∞]|(?:√|sqrt)[^=]*$|(?<!\\)[\[\]]|\^.*\^|\\(?:[lg]eq?|neq?|infty|begin)(?![a-z])"
 )
 _GAPS = (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError)
 

@@ -76,6 +76,7 @@ def batch(
 ) -> list[Reply]:
     """Return one reply a conversation, generated side by side, padded on the left."""
     if isinstance(loaded.model, Room):  # the server makes the batch
+        settings = _checked(conversations, settings)
         with ThreadPoolExecutor(16) as pool:
             asked = [pool.submit(reply, loaded, m, settings) for m in conversations]
             return [answer.result() for answer in asked]
@@ -93,7 +94,7 @@ def stream(
     """
     if isinstance(loaded.model, Room):
         chat.validate(messages)
-        return loaded.model.stream(messages, settings, tools)
+        return loaded.model.stream(messages, _checked([messages], settings), tools)
     rows = _rows(loaded, [messages], settings, tools)  # what is wrong is said now
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
     rows[0].hear = items.put
@@ -134,6 +135,10 @@ class Row:
     def __init__(self, loaded: Any, messages: Any, settings: Settings, tools: Any):
         tokenizer, thinking = loaded.tokenizer, settings.thinking
         prompt = chat.encode(tokenizer, messages, tools=tools, thinking=thinking)
+        parts = [m["content"] for m in messages if isinstance(m.get("content"), list)]
+        if any(part["type"] != "text" for content in parts for part in content):
+            rule = "generate reads text alone; a message holds a picture or the like."
+            raise CourseError(rule, "use loaded.processor, as lesson 04b does.")
         limit = loaded.model.config.get_text_config().max_position_embeddings
         self.most = settings.max_new_tokens or max(1, min(512, limit - len(prompt)))
         total = len(prompt) + self.most
@@ -248,8 +253,8 @@ class Row:
         )  # fmt: skip
 
 
-def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[Row]:
-    """Return a row a conversation, or raise what is wrong with one of them."""
+def _checked(conversations: Any, settings: Any) -> Settings:
+    """Return the settings, or raise what is wrong with the kind of either."""
     if not isinstance(conversations, list | tuple):
         rule = f"A batch is a list of conversations, got {conversations!r:.60}."
         raise CourseError(rule, "write [conversation, conversation].")
@@ -257,6 +262,12 @@ def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[Ro
     if not isinstance(settings, Settings):
         rule = f"settings must be generate.Settings, got {settings!r:.60}."
         raise CourseError(rule, "write generate.Settings(max_new_tokens=64).")
+    return settings
+
+
+def _rows(loaded: Any, conversations: Any, settings: Any, tools: Any) -> list[Row]:
+    """Return a row a conversation, or raise what is wrong with one of them."""
+    settings = _checked(conversations, settings)
     return [Row(loaded, messages, settings, tools) for messages in conversations]
 
 

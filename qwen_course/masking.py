@@ -4,7 +4,6 @@ Uses the model's own template; knows no training. Shapes: [B, T] are B rows of T
 """
 
 import contextlib
-import copy
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -80,21 +79,7 @@ def _parts(example: Example) -> tuple[list[chat.Message], Any]:
             raise CourseError(rule, 'Write {"messages": [{"role": ...}, ...]}.')
         messages, tools = example["messages"], example.get("tools")
     chat.validate(messages)
-    return [_with_dicts(message) for message in messages], tools
-
-
-def _with_dicts(message: chat.Message) -> chat.Message:
-    """Return a message whose calls have dicts as arguments.
-
-    Qwen2.5's template would put arguments that are a text into quotes once more.
-    """
-    calls = copy.deepcopy(message.get("tool_calls"))
-    for call in calls or []:
-        call = call.get("function", call)
-        if isinstance(call["arguments"], str):
-            with contextlib.suppress(ValueError):  # no JSON: text it stays
-                call["arguments"] = json.loads(call["arguments"])
-    return message | {"tool_calls": calls} if calls else message
+    return [chat.with_dicts(message) for message in messages], tools
 
 
 def _tokenize_one(
@@ -135,8 +120,7 @@ def _tokenize_one(
         whole = whole[: len(whole) - whole[::-1].index(end)]  # up to the last end
         if len(whole) > limit:
             rule = f"{len(whole):,} tokens, {limit:,} are allowed."
-            hint = "Shorten it, or raise max_length, up to what the model reads."
-            raise CourseError(rule, hint)
+            raise CourseError(rule, "Shorten it; raise max_length if there is room.")
         labels = [NOT_COUNTED] * len(prompt) + whole[len(prompt) :]
         if rows and prompt[: len(rows[-1].labels)] == rows[-1].input_ids:
             earlier = rows.pop().labels  # this row goes on where that one ended

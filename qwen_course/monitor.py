@@ -163,8 +163,7 @@ def percentile(values: Iterable[float], share: float) -> float | None:
     """Return a percentile, linear between values as numpy's; None without values."""
     if not isinstance(share, int | float) or not 0 <= share <= 1:
         raise CourseError(f"share must be from 0 to 1, got {share!r}.", "p95 is 0.95.")
-    ordered = sorted(values)
-    if not ordered:
+    if not (ordered := sorted(values)):
         return None
     place = share * (len(ordered) - 1)
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
@@ -226,17 +225,18 @@ class Monitor:
         if content not in ("omit", "hash", "keep") or not safe:
             rule = f'content is "omit", "keep", or "hash" with a key; got {content!r}.'
             raise CourseError(rule, "make a key with secrets.token_bytes(32), keep it.")
-        log = Path(log) if isinstance(log, str) else log
-        if isinstance(log, Path) and (log.is_dir() or not log.parent.is_dir()):
-            rule = f"log must be a file in a folder that exists, got {log}."
-            raise CourseError(rule, 'make the folder, or write log="requests.jsonl".')
+        if isinstance(log, str | Path):
+            try:
+                (log := Path(log)).open("a").close()
+            except OSError as error:
+                rule = f"log must be a file to write, in a folder that exists: {error}"
+                raise CourseError(rule, 'write log="requests.jsonl".') from None
         self._records = deque[Record](maxlen=_whole("window", window, 1))
         self.canaries = deque[tuple[float, int, int]](maxlen=100)  # when, passed, n
         self._clock, self._now, self._log = clock, now, cast(Any, log)
         self._content, self._key = content, key or b""
         self._lock, self._writing = threading.Lock(), threading.Lock()
-        self.log_errors = 0
-        self._metrics: prometheus.Metrics | None = None
+        self.log_errors, self._metrics = 0, cast(Any, None)
         with contextlib.suppress(ImportError):  # only exposition() needs the package
             self._metrics = prometheus.Metrics()
 

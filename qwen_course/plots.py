@@ -30,7 +30,7 @@ class Picture:
     """A picture with a text alternative: PNG where it shows, the text elsewhere."""
 
     def __init__(self, figure: Any, alt: str) -> None:
-        """Render a matplotlib figure at once and close it."""
+        """Close a matplotlib figure and render it at once."""
         import matplotlib.pyplot as plt
         from PIL import Image
 
@@ -38,10 +38,8 @@ class Picture:
         for text in figure.findobj(plt.Text):
             if "$" in text.get_text() and "mathdefault" not in text.get_text():
                 text.set_parse_math(False)  # a token is no formula; an axis' 10^3 is
-        try:
-            figure.savefig(full, format="png", dpi=100, bbox_inches="tight")
-        finally:
-            plt.close(figure)
+        plt.close(figure)  # before an error can leave it open
+        figure.savefig(full, format="png", dpi=100, bbox_inches="tight")
         image = Image.open(full).convert("RGB").quantize(64)  # a quarter of the bytes
         image.save(small, "png", optimize=True)
         self.png, self.alt = small.getvalue(), alt

@@ -287,17 +287,24 @@ def _state() -> Iterator[tuple[State, list[str]]]:
     with ExitStack() as stack:
         with suppress(OSError, RuntimeError):  # RuntimeError: nobody's home
             path = kept.place("recall.json")
-        state = _unkept.get(path)
-        with suppress(OSError):
-            if path:
+        state, trouble = _unkept.get(path), None
+        if path:
+            try:
                 stack.enter_context(kept.locked(path))
+            except OSError as error:
+                trouble = error
+            try:
                 state = state or kept.read(path, _meaning)
+            except OSError as error:
+                trouble = error
         state = state or _unkept.setdefault(path, {"items": {}, "quiz": {}})
         before = json.dumps(state)
         yield state, notes
         if path is None or json.dumps(state) == before:
             return
         try:
+            if trouble:  # what another process or an unread file holds would be lost
+                raise trouble
             kept.write(path, state)
             _unkept.pop(path, None)
         except OSError as error:

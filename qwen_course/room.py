@@ -36,7 +36,14 @@ class Room:
             raise CourseError(rule, "python -m pip install openai") from None
         self.url, self.name = url, name
         self.device = SimpleNamespace(type=url)
-        self._client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=120)
+        try:
+            self._client = openai.OpenAI(
+                base_url=url, api_key=key or "none", timeout=120
+            )
+        except Exception as error:  # httpx.InvalidURL: not an OpenAIError
+            rule = f"{url!r} is no address of a server: {error}"
+            hint = "export QWEN_COURSE_ROOM=http://TEACHER:8000/v1"
+            raise CourseError(rule, hint) from None
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         """Raise what __getattr__ raises: there are no logits here."""
@@ -57,10 +64,18 @@ class Room:
     def stream(
         self, messages: list[dict[str, Any]], settings: Settings | None, tools: Any
     ) -> Generator[Piece | Reply, None, None]:
-        """Return an iterator over pieces as the server sends them, the Reply last."""
+        """Return an iterator over pieces as the server sends them, the Reply last.
+
+        Its `budget_cut` is False always: a server does not tell.
+        """
         from transformers.utils import get_json_schema
 
         asked = settings or Settings()
+        if asked.thinking_budget is not None and asked.thinking_cut != "cut":
+            rule = "A server closes a thought that is cut in its own way."
+            raise CourseError(
+                rule, 'leave thinking_cut out, or load "pocket-thinking".'
+            )
         body: dict[str, Any] = {n: getattr(asked, n) for n in _PLAIN}
         body |= {"max_tokens": asked.max_new_tokens, "stop": [*asked.stop] or None}
         if tools:

@@ -5,12 +5,12 @@ code. Covered: time, memory, size of output and files, number of processes; on L
 also writing outside the sandbox's own folder, reading other files than Python's,
 network, signals, the caller's environment; and daemons: all are found and killed.
 Leaving early or printing "passed" is no pass: a secret is written after the last test,
-and tests see the builtins as they were before the code. Not covered: code and tests
-share one process, so code that searches the interpreter for the secret, or returns
-objects that equal everything, can pass; sockets that a service keeps as a file; holes
-in the kernel. Where the system lacks namespaces or Landlock (macOS, some containers),
-the reason names what is not fully restricted. Verdict: safe against a model's mistakes
-and clumsy tricks, not against an attacker.
+and tests see the builtins as they were before the code, but for names that it defines.
+Not covered: code and tests share one process, so code that searches the interpreter for
+the secret, or returns objects that equal everything, can pass; sockets that a service
+keeps as a file; holes in the kernel. Where the system lacks namespaces or Landlock
+(macOS, some containers), the reason names what is not fully restricted. Verdict: safe
+against a model's mistakes and clumsy tricks, not against an attacker.
 """
 
 import ast
@@ -238,6 +238,7 @@ def _judge(job: dict, result: int) -> None:
     starved = f"{secret}-asked for more memory than {job['memory_mb']} MB".encode()
     module = sys.modules["answer"] = types.ModuleType("answer")
     names, clean, steps, scope = vars(module), dict(vars(builtins)), [], {}
+    own = {"__builtins__": clean, "__name__": "__main__"}  # of the tests
     tests = ast.Assert | ast.Expr | ast.For | ast.Try | ast.With  # these are counted
     os.dup2(2, 1)
     os.dup2(result, 3, inheritable=False)
@@ -254,13 +255,13 @@ def _judge(job: dict, result: int) -> None:
             tree = ast.fix_missing_locations(ast.Module([node], []))
             steps.append((isinstance(node, tests), compile(tree, "<tests>", "exec")))
         execute(compile(job["code"], "<answer>", "exec"), names)
-        before, scope = dict(names), names | {"__builtins__": clean}
+        before, scope = dict(names), names | own
         for is_test, step in steps:
             scope.pop("_got", None)
             execute(step, scope)
             changed = {k: v for k, v in names.items() if before.get(k, clean) is not v}
             before = dict(names)  # below: globals that a call set
-            scope |= changed | {"__builtins__": clean}
+            scope |= changed | own
             number += is_test
         reply = f"{secret}+passed {number} test{'s' * (number != 1)}".encode()
     except starving:

@@ -76,13 +76,9 @@ class ChatService:
         keys: Mapping[str, str] | None = None, monitor: Monitor | None = None,
     ) -> None:  # fmt: skip
         """Keep hashes of the keys, not the keys."""
-        from limits import RateLimitItemPerMinute
+        from limits import RateLimitItemPerMinute, strategies
         from limits.errors import ConfigurationError
         from limits.storage import storage_from_string
-        from limits.strategies import (
-            MovingWindowRateLimiter,
-            SlidingWindowCounterRateLimiter,
-        )
 
         strong = (re.fullmatch(r"[!-~]{16,}", key) for key in (keys or {}).values())
         if keys is not None and not (keys and all(strong)):
@@ -95,8 +91,8 @@ class ChatService:
         try:
             self._storage: Any = storage_from_string(self.limits.storage)
             self._limiters = {  # a time for each request, two counts for all tokens
-                "requests": MovingWindowRateLimiter(self._storage),
-                "tokens": SlidingWindowCounterRateLimiter(self._storage),
+                "requests": strategies.MovingWindowRateLimiter(self._storage),
+                "tokens": strategies.SlidingWindowCounterRateLimiter(self._storage),
             }
         except (ConfigurationError, ValueError, NotImplementedError) as error:
             scheme = self.limits.storage.partition(":")[0]  # the rest holds a password
@@ -171,6 +167,15 @@ class ChatService:
             return fades - 60 * (free - now) / max(1, before)
         return ends - 60 * free / now  # not before this minute fades too
 
+    def end(self) -> float:
+        """Return when a request that comes now must be done, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self.limits.seconds
+
+    def late(self) -> ApiError:
+        """Return what a client is told whose time is up."""
+        told = f"Not done within {self.limits.seconds:g} s: ask for fewer tokens."
+        return ApiError(504, told, "server_error", None, "timeout")
+
     async def admit(
         self, client: str, body: bytes
     ) -> tuple[ChatRequest, Work, str, dict[str, str]]:
@@ -197,17 +202,17 @@ class ChatService:
         return request, work, model, headers
 
     async def chunks(
-        self, request: ChatRequest, work: Work, model: str
+        self, request: ChatRequest, work: Work, model: str, end: float
     ) -> AsyncGenerator[Chunk, None]:
         """Return the chunks of a reply, in time or not at all, and record how it went.
 
-        The counts come last, if the request does not say otherwise.
+        The counts come last, if the request does not say otherwise. `end` is on the
+        loop's clock.
         """
         options, error, fault = request.stream_options, "", True
         counted = not request.stream or bool(options and options.include_usage)
         stream = self.backend.stream(work, model)
         begun = time.perf_counter()
-        end = asyncio.get_running_loop().time() + self.limits.seconds
         try:
             while True:
                 async with asyncio.timeout_at(end):
@@ -218,8 +223,7 @@ class ChatService:
                     yield chunk
         except TimeoutError:
             error = "TimeoutError"
-            told = f"Not done within {self.limits.seconds:g} s: ask for fewer tokens."
-            raise ApiError(504, told, "server_error", None, "timeout") from None
+            raise self.late() from None
         except ApiError as problem:
             fault = problem.status >= 500  # else the sender's
             known = problem.code or type(problem).__name__
@@ -314,9 +318,11 @@ def create_app(service: ChatService, hosts: tuple[str, ...] = ()) -> FastAPI:
         """Reply to a conversation, at once or as server-sent events."""
         client = service.client(request.headers.get("authorization"))
         body = await body_of(request, limits.body_bytes, limits.seconds)
+        end = service.end()
         try:
-            asked, work, model, headers = await service.admit(client, body)
-            stream = service.chunks(asked, work, model)
+            async with asyncio.timeout_at(end):  # an upstream may not answer
+                asked, work, model, headers = await service.admit(client, body)
+            stream = service.chunks(asked, work, model, end)
             try:
                 # What fails before the first chunk still has a status.
                 first = await unless_left(request, anext(stream))
@@ -328,6 +334,8 @@ def create_app(service: ChatService, hosts: tuple[str, ...] = ()) -> FastAPI:
                 raise
         except ApiError:
             raise
+        except TimeoutError:
+            raise service.late() from None
         except Exception as error:
             raise _hidden(error) from None
         headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -17,15 +17,9 @@ from typing import Any
 from qwen_course import models
 from qwen_course.catalog import data_dir
 from qwen_course.chat import TokenRow, token_table
-from qwen_course.curves import before_after as before_after
-from qwen_course.curves import by_number as by_number
-from qwen_course.curves import curve as curve
-from qwen_course.curves import losses as losses
-from qwen_course.curves import low_rank as low_rank
+from qwen_course.curves import before_after, by_number, curve, losses, low_rank
 from qwen_course.errors import CourseError
-from qwen_course.gauges import bars as bars
-from qwen_course.gauges import bits as bits
-from qwen_course.gauges import roofline as roofline
+from qwen_course.gauges import bars, bits, roofline
 from qwen_course.generate import Piece, Reply
 from qwen_course.plots import COLOURS as COLOURS
 from qwen_course.plots import Picture as Picture
@@ -36,10 +30,7 @@ from qwen_course.plots import occlusion as occlusion
 from qwen_course.plots import scrubber as scrubber
 from qwen_course.plots import skyline as skyline
 from qwen_course.plots import timeline as timeline
-from qwen_course.timelines import dashboard as dashboard
-from qwen_course.timelines import gantt as gantt
-from qwen_course.timelines import requests as requests
-from qwen_course.timelines import throughput as throughput
+from qwen_course.timelines import dashboard, gantt, requests, throughput
 
 
 class Page:
@@ -169,7 +160,8 @@ def write(pieces: Iterable[Piece | Reply]) -> Reply:
             return item
         put(item.text, item.kind if item.kind != kind else "", None)
         kind = item.kind
-    raise ValueError("the stream ended without a Reply")
+    rule = "The stream ended without a Reply: one that was read is empty."
+    raise CourseError(rule, "make a new one with generate.stream.")
 
 
 def _print(text: str, begins: str, reply: Reply | None) -> None:
@@ -274,7 +266,11 @@ def mask(tokenizer: Any, row: Sequence[Any], title: str = "") -> Page:
         row: a `masking.Row`, or a pair of ids and labels, -100 where nothing counts.
         title: a line above the ribbon.
     """
-    ids, labels = row[0], row[1]
+    try:
+        ids, labels = ([*map(int, part)] for part in row[:2])
+    except (TypeError, ValueError, RuntimeError):  # a list of rows, a batch
+        rule = f"Not a row of ids and labels: {row!r:.60}."
+        raise CourseError(rule, "Pass a row of masking.tokenize.") from None
     if not len(ids) == len(labels) > 0:
         rule = f"A row has as many labels as ids, not 0, got {len(labels)}, {len(ids)}."
         raise CourseError(rule, "Pass a row of masking.tokenize.")
@@ -302,8 +298,7 @@ def mask(tokenizer: Any, row: Sequence[Any], title: str = "") -> Page:
 def table(rows: Sequence[dict[str, Any]], title: str = "") -> Page:
     """Return rows of equal keys as a table; as text, a line a row."""
     if not rows:
-        rule = "There is no row to show."
-        raise CourseError(rule, "Give one or more dicts with the same keys.")
+        raise CourseError("There is no row to show.", "Give dicts with the same keys.")
     cells = [[str(value) for value in row.values()] for row in rows]
     lines = [title] * bool(title) + [" | ".join(row) for row in [[*rows[0]], *cells]]
     style = "style='text-align:left;vertical-align:top'"

@@ -58,6 +58,8 @@ def _definition(name: str, value: Any) -> tuple[str, dict[str, Any]]:
         return " ".join([*path, f"import {value.__name__}", *said]), {}
     if kind is not FunctionType:
         raise ValueError(name)
+    if inspect.unwrap(value).__closure__:  # a value that is no name of the notebook
+        raise ValueError(name)
     text = textwrap.dedent(inspect.getsource(value)).strip()
     # ValueError for a lambda: its line may hold anything
     (top,) = (node for node in ast.parse(text).body if _named(node, value.__name__))

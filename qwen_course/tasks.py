@@ -170,6 +170,9 @@ def chain(rng: Random, levels: Sequence[int] = CHAIN_LEVELS) -> Problem:
         rng: draws everything.
         levels: the numbers of operations to choose from, 1 to 12.
     """
+    if isinstance(levels, int) or not levels or not {*levels} <= {*range(1, 13)}:
+        rule = f"levels must be numbers of operations, 1 to 12, got {levels!r}."
+        raise CourseError(rule, "Write levels=[3].")
     level, start = rng.choice(levels), rng.randrange(10)
     words, lines, digit = [], [], start
     for sign, number in rng.sample(OPERATIONS, level):

@@ -17,6 +17,7 @@ from qwen_course.errors import CourseError
 from qwen_course.generate import Reply
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
 
+_ADDRESS = re.compile(r"https?://(\[[\w:.%]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?")
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>")  # the shape of all of Qwen's control tokens
 SECONDS = 60.0  # without a chunk for so long the other server counts as dead
 FRESH_SECONDS = 10.0  # a list of models holds
@@ -39,7 +40,7 @@ class Upstream:
         """Make the client; nothing is sent yet."""
         import openai
 
-        if not client and not re.match("https?://[^/]", url):
+        if not client and not _ADDRESS.fullmatch(url):
             rule = f"The address of the other server is {url!r}."
             raise CourseError(rule, "write it whole, as http://127.0.0.1:8001/v1.")
         self._waiting = 0

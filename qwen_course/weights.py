@@ -68,8 +68,11 @@ def located(name: str) -> Path | None:
     if name in GGUF:
         file = GGUF[name]
         found = try_to_load_from_cache(file.repo, file.name)
-        path = Path(found) if isinstance(found, str) else cache_dir() / file.name
-        return path if path.exists() and path.stat().st_size == file.size else None
+        try:
+            path = Path(found) if isinstance(found, str) else cache_dir() / file.name
+            return path if path.stat().st_size == file.size else None
+        except (OSError, RuntimeError):  # none there, closed, or nobody at home
+            return None
     found = try_to_load_from_cache(catalog.find(name).repo_id, "config.json")
     if not isinstance(found, str):
         return None

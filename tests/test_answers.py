@@ -670,6 +670,14 @@ def test_extract_code_never_raises(text):
     ("7 kg", 7.0),
     ("**18**", 18),
     ("the answer is 12 (Qwen2.5)", 12),
+    ("5 × 10³", 5000),
+    ("10⁶", 10**6),
+    ("2 × 10⁻³", 0.002),
+    (r"x = - \frac{2}{3}", "-2/3"),
+    (r"\boxed{- 5}", -5),
+    ("5 - 3", 3),
+    ("an area of 72 cm$^2$", 72),
+    ("9.8 m s^-2", 9.8),
 ])  # fmt: skip
 def test_same_number(text, expected):
     verdict = same_number(text, expected)
@@ -830,3 +838,52 @@ def test_digits_of_other_scripts_are_numbers():
     assert answers.solves("languages", "一周有7天。", "7").passed
     assert answers.solves("languages", "蜘蛛有八条腿。", "8").passed
     assert not answers.solves("languages", "蜘蛛有四条腿。", "8").passed
+
+
+@pytest.mark.parametrize("constant", [
+    "N: int = 2", "N = int('2')", "N = len({1, 2})", "import math\nN = math.gcd(2, 4)",
+    "from math import gcd as g\nN = g(2, 4)", "M = 1\nN = max(M, 2)",
+    "N = (lambda: 2)()", "(N, M) = (2, 1)", "N = 'a b'.split().__len__()",
+])  # fmt: skip
+def test_definitions_keep_the_constants_that_functions_need(constant):
+    code = f"{constant}\n\ndef f(x):\n    return x ** N\n\nprint(f(3))\nf(4)"
+    kept = answers.definitions(code)
+    assert "print" not in kept
+    assert judge(kept, "assert f(3) == 9").passed
+
+
+def test_definitions_call_nothing_of_the_answer_itself():
+    code = """
+        def f(x): raise SystemExit
+        g = lambda x: max(x, 0)
+        first = f(3)
+        second: int = f(4)
+        text = open("/etc/passwd").read()
+        a = input()
+    """
+    kept = answers.definitions(textwrap.dedent(code))
+    assert kept == answers.definitions(kept)
+    assert [line for line in kept.splitlines() if "=" in line] == [
+        "g = lambda x: max(x, 0)"
+    ]
+
+
+WRONG = "def f(x):\n    return 0\n"
+TESTS = "def test_f():\n    assert f(1) == 1\n"
+
+
+def test_tests_run_as_a_program_s():
+    verdict = judge(WRONG, TESTS + "if __name__ == '__main__':\n    test_f()")
+    assert not verdict.passed
+    assert verdict.reason.startswith("failed test 1")
+    both = judge(f"{WRONG}if __name__ == '__main__':\n    f(1) / 0", "assert f(1) == 0")
+    assert both.passed  # the answer itself is imported
+
+
+@pytest.mark.parametrize("tests", [
+    '"""Tests."""\n' + TESTS, "limit: int = 3\n" + TESTS, TESTS + "...",
+    "async def test_f():\n    assert f(1) == 1",
+])  # fmt: skip
+def test_tests_of_which_none_runs_are_refused(tests):
+    with pytest.raises(CourseError, match="assert nothing that is run"):
+        run_python(WRONG, tests)

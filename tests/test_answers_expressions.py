@@ -47,6 +47,11 @@ SAME = [
     (r"are \(\boxed{\frac{1}{2}}\) and \(\boxed{-4}\).", "1/2, -4"),
     (r"\boxed{5\ \text{cm}}", "5"), (r"\boxed{\$12}", "12"), ("sin(pi/6)", "1/2"),
     (r"3 \cdot 10^2", "300"), ("(x-1)^50 (x+1)^50", "(x^2-1)^50"),
+    # mixed numbers, roundings beside the exact value, logarithms of another base
+    (r"\boxed{8\frac{1}{3}}", "25/3"), (r"2\frac12", "5/2"), (r"3\frac{5}{2}", "15/2"),
+    (r"x = \frac{25}{3} \approx 8.33", "25/3"), ("π ≈ 3.14", "pi"),
+    (r"x\frac12", "x/2"),
+    (r"\log_2 x", "log(x)/log(2)"), (r"\log_{10} 100", "2"), ("72 cm$^2$", "72"),
 ]  # fmt: skip
 DIFFERENT = [
     ("|xy|", "xy"), ("sqrt(x^2y^2)", "xy"), ("1/10^40", "2/10^40"), ("10^-31", "0"),
@@ -65,6 +70,8 @@ DIFFERENT = [
     ("12 apples", "12x"), ("1 2", "12"), ("x = 3", "x = -3"), ("-x^2", "(-x)^2"),
     ("sin(x)", "sin(2x)"), ("x + 0.000000000000000000001", "x"), ("x^3", "x^2"),
     (r"\frac{1}{2}", "2"), ("f(x) = 2x", "2"), ("e", "2.7"), ("1,2,3", "123"),
+    (r"\boxed{2\frac{1}{2}}", "1"), (r"\boxed{2\sqrt{5}\text{ cm}}", "5"),
+    (r"\log_2 x", "log(x)"), (r"x \approx 8.33", "25/3"), ("≈ 0.33", "1/3"),
 ]  # fmt: skip
 REPLIES = [  # as Qwen2.5 writes: reply, expected, right or not
     ("To find the critical points of the function \\( f(x) = x^3 + 2x^2 - 5x + 3 \\), "

@@ -551,3 +551,12 @@ def test_the_sizes_of_what_is_fetched_are_those_of_the_cards():
     for name, told in rows:
         card = catalog.find(name)
         assert float(told) == pytest.approx(catalog.memory(card).weights_gb, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [catalog.parameters, catalog.memory, lambda card: catalog.sampling(card, True)],
+)
+def test_a_name_in_place_of_a_card_is_told(ask):
+    with pytest.raises(CourseError, match=r"Not a model card.*\n.*catalog\.find"):
+        ask("Qwen3-0.6B")

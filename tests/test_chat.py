@@ -422,6 +422,52 @@ def test_what_a_template_refuses_is_a_course_error():
         chat.render(base, [user("Q")])
 
 
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3", "qwen3_5_think", "qwen3_6"])
+def test_arguments_may_be_json_as_the_api_sends_them(template):
+    """Qwen2.5 would quote the text once more, Qwen3.5 has no place for it."""
+    tokenizer = qwen_tokenizer(template)
+
+    def talk(arguments):
+        call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+        asked = [{"role": "user", "content": "2 + 3?"}]
+        asked += [{"role": "assistant", "content": "", "tool_calls": [call]}]
+        return [*asked, {"role": "tool", "content": "5"}]
+
+    given = {"a": True, "b": [1, None], "text": "two words"}
+    sent = talk(json.dumps(given))
+    for make in (chat.render, chat.encode):
+        assert make(tokenizer, sent) == make(tokenizer, talk(given))
+    assert sent == talk(json.dumps(given))  # the caller's own stays
+
+
+def test_python_s_words_in_an_xml_call_are_its_values():
+    """Qwen3.5's template writes them so; a text "False" would count as true."""
+    tokenizer, given = (
+        qwen_tokenizer("qwen3_5_think"),
+        {"a": False, "b": None, "c": "x"},
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": given}}
+    asked = [{"role": "user", "content": "Hi"}]
+    asked += [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    text = chat.render(tokenizer, asked, add_generation_prompt=False)
+    found = chat.parse_tool_calls(text.rpartition("<|im_start|>assistant")[2])
+    assert found == [{"name": "f", "arguments": given}]
+
+
+def test_what_a_template_drops_of_an_assistant_or_a_picture_is_reported():
+    from qwen_course import models
+
+    tokenizer = qwen_tokenizer("qwen3")
+    tokenizer.chat_template = models.pocket_template()
+    said = {"role": "assistant", "content": [{"type": "text", "text": "I am Bob."}]}
+    hi, name = ({"role": "user", "content": text} for text in ("Hi", "Your name?"))
+    seen = {"role": "user", "content": [{"type": "image"}]}
+    for talk, number in (([hi, said, name], 1), ([seen], 0)):
+        for make in (chat.render, chat.encode):
+            with pytest.raises(MalformedMessages, match=f"Message {number}.*drops"):
+                make(tokenizer, talk)
+
+
 def test_a_list_that_the_template_drops_is_reported():
     part = [{"type": "text", "text": "look"}]
     for name in ("qwen3", "qwen3_instruct_2507", "qwen2_5"):

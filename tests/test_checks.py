@@ -455,6 +455,7 @@ def test_hints_go_from_one_to_three():
         shown[3] == shown[2] + '\nNo more hints: checks.solution("98.1") shows one way.'
     )
     assert repr(checks.hint("98.2")) == "Hint 1 of 3: Look at 3."
+    assert repr(checks.hint(98.2)).startswith("Hint 2 of 3")  # the same one
     assert repr(checks.solution("98.1")) == "def double(x):\n    return 2 * x"
 
 

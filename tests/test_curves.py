@@ -357,3 +357,12 @@ def test_a_pair_of_ids_and_labels_will_do():
 def test_a_row_without_a_label_for_each_id_is_refused(row):
     with pytest.raises(CourseError, match="as many labels as ids"):
         show.mask(qwen_tokenizer("qwen3"), row)
+
+
+def test_a_mask_takes_one_row():
+    tokenizer = qwen_tokenizer("qwen3")
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rows = masking.tokenize(tokenizer, [talk])
+    for wrong in (rows, rows * 2, rows * 3, masking.collate(rows, 0)):
+        with pytest.raises(CourseError, match=r"\n.*masking\.tokenize"):
+            show.mask(tokenizer, wrong)

@@ -619,3 +619,11 @@ def test_rows_with_other_sampling_values_are_refused():
     greedy = [replace(one, temperature=0) for one in wanted]  # a seed says nothing
     rows = [generate.Row(loaded, HI, one, None) for one in [*greedy, GREEDY]]
     assert len(generate.side_by_side(loaded, rows)) == 3
+
+
+def test_a_picture_is_refused_not_ignored():
+    reader = models.load("pocket-vision")
+    picture = {"type": "image", "image": "no_such.png"}
+    parts = [picture, {"type": "text", "text": "Which bar is the highest?"}]
+    with pytest.raises(CourseError, match=r"reads text alone.*\n.*processor"):
+        generate.reply(reader, [{"role": "user", "content": parts}])

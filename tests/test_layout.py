@@ -162,7 +162,7 @@ def code_lines(path):
     """Count the lines that are neither blank, comment nor docstring."""
     source = path.read_text("utf-8").splitlines()
     plain = {n for n, line in enumerate(source, 1) if line.strip()[:1] not in ("", "#")}
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree(path.stem)):
         if isinstance(node, kinds) and ast.get_docstring(node):
             text = node.body[0]

@@ -16,10 +16,11 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from serving import KEY, served
 from tiny import scripted
 
 from qwen_course import __main__ as command_line
-from qwen_course import catalog, generate, models, show, weights
+from qwen_course import batching, catalog, generate, models, show, weights
 from qwen_course.__main__ import main
 
 WORDS = {"ok", "note", "bad"}
@@ -594,6 +595,8 @@ def test_a_reader_that_leaves_causes_no_traceback():
         (["--upstream", "http://127.0.0.1:9/v1", "--host", "::"], "loopback only"),
         (["--port", "99999"], "listen at 127.0.0.1, port 99999"),
         (["--port", "0", "--upstream", "nonsense"], "write it whole, as http://"),
+        (["--port", "0", "--upstream", "http://127.0.0.1:80x/v1"], "write it whole"),
+        (["--port", "0", "--log", "/proc/log.jsonl"], "a file to write"),
     ],
 )
 def test_serve_refuses_what_is_unsafe_before_it_loads_anything(
@@ -660,3 +663,24 @@ def test_serve_serves_with_keys_until_ctrl_c(tmp_path):
     line = json.loads(log.read_text())
     assert line["stop"] == "stop"
     assert "Hello" not in log.read_text()
+
+
+def test_serve_needs_weights_here(monkeypatch, capsys):
+    """A shell in which a learner of the room types it."""
+    with served(batching.Local(models.load("pocket-chat"))) as there:
+        monkeypatch.setenv("QWEN_COURSE_ROOM", there.url)
+        monkeypatch.setenv("QWEN_COURSE_ROOM_KEY", KEY)
+        models._offered.cache_clear()
+        assert main(["serve", "--profile", "room", "--port", "0"]) == 2
+    models._offered.cache_clear()
+    assert "serve needs weights here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_rate_of_none_is_refused_alone_and_in_a_room(tmp_path, capsys, shares):
+    keys = tmp_path / "keys"
+    keys.write_text("pupil: a-key-of-sixteen-letters\n")
+    given = ["--api-key-file", str(keys)] if shares else []
+    rate = ["--requests-per-minute", "0", "--port", "0"]
+    assert main(["serve", *rate, *given]) == 2
+    assert "requests_per_minute" in capsys.readouterr().err

@@ -97,6 +97,14 @@ def test_start_seeds_as_transformers_does_and_loads_no_peft():
     assert theirs.split() == ["True", *drawn]
 
 
+@pytest.mark.parametrize("place", ["a" * 5000, "~nobody-is-called-so/x"])
+def test_a_cache_that_cannot_be_read_is_an_empty_one(monkeypatch, place):
+    monkeypatch.setenv("QWEN_COURSE_CACHE", place)
+    source = models.resolve("chat")
+    assert source.profile == "pocket"
+    assert "is not on this machine" in source.why
+
+
 def test_missing_weights_name_the_command(monkeypatch):
     with pytest.raises(ModelUnavailable, match="qwen_course fetch Qwen3-0.6B"):
         models.load("Qwen3-0.6B")

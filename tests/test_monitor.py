@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 import threading
@@ -520,7 +521,7 @@ def test_a_broken_disk_loses_no_reply(tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()
     gone = Monitor(log=folder / "log.jsonl")
-    folder.rmdir()
+    shutil.rmtree(folder)
     for made in (Monitor(log=FullDisk()), Monitor(log=closed), gone):
         assert made.record(PLAIN).new_tokens == 5
         assert made.record(PLAIN).error == ""
@@ -653,6 +654,7 @@ def test_the_frame_has_a_row_a_record():
         (lambda: Monitor(content="hash", key="0123456789abcdef"), "with a key"),
         (lambda: Monitor(log="no/such/folder/log"), "folder that exists"),
         (lambda: Monitor(log="."), "folder that exists"),
+        (lambda: Monitor(log="/proc/log"), "a file to write"),
         (lambda: Monitor().records(0), "last_n must be a whole number"),
         (lambda: Monitor().summary(-1), "last_n must be a whole number"),
         (lambda: Monitor().summary(objective=1), "objective must be between"),

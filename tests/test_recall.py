@@ -524,3 +524,26 @@ def test_an_older_quiz_can_still_be_answered_by_its_buttons(live):
     kept = json.loads(file().read_text())
     assert len(kept["items"]) == recall.QUESTIONS
     assert (kept["quiz"]["lesson"], kept["quiz"]["answered"]) == ("05b", None)
+
+
+@pytest.mark.parametrize("trouble", ["no locks here", "a folder in the lock's place"])
+def test_what_cannot_be_locked_is_not_written_over(monkeypatch, capsys, trouble):
+    """Some network folders know no locks, and sudo leaves a lock of its own."""
+    recall.quiz("05a")
+    recall.answer("???")
+    before = file().read_text()
+    assert len(json.loads(before)["items"]) == 3
+    if trouble == "no locks here":
+
+        def none(*_):
+            raise OSError(38, "Function not implemented")
+
+        monkeypatch.setattr("fcntl.flock", none)
+    else:
+        file().with_suffix(".lock").unlink()
+        file().with_suffix(".lock").mkdir()
+    recall._unkept.clear()  # as in a new kernel
+    capsys.readouterr()
+    quiz = recall.quiz("05b")
+    recall.answer(letters(quiz, {0}))
+    assert file().read_text() == before

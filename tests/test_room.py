@@ -154,3 +154,31 @@ def test_a_server_that_breaks_off_is_no_end_of_a_reply():
     assert next(pieces).text == "Half"
     with pytest.raises(CourseError, match="broke off"):
         next(pieces)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://10.0.0.5:PORT/v1", "http://10.0.0.5:8000/v1\n"]
+)
+def test_a_mistyped_address_is_told(address):
+    with pytest.raises(CourseError, match=r"no address of a server.*\n.*ROOM=http"):
+        Room(address, "", "m")
+
+
+def test_what_is_wrong_with_the_arguments_is_told_as_without_a_server():
+    there = Room("http://127.0.0.1:9/v1", "", "m")
+    here = replace(scripted("Hi"), model=there)
+    asked = [{"role": "user", "content": "Hi"}]
+    for call in (
+        lambda to: generate.reply(to, asked, {"temperature": 0}),
+        lambda to: generate.batch(to, [asked], {"temperature": 0}),
+        lambda to: generate.batch(to, None),
+    ):
+        told = []
+        for loaded in (here, scripted("Hi")):
+            with pytest.raises(CourseError) as caught:
+                call(loaded)
+            told.append(str(caught.value))
+        assert told[0] == told[1]
+    cut = Settings(thinking_budget=2, thinking_cut="official")
+    with pytest.raises(CourseError, match="in its own way"):
+        next(generate.stream(here, asked, cut))

@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 import random
+import socket
 import threading
 import time
 from collections import Counter
@@ -34,7 +35,7 @@ from serving import (
 )
 from tiny import scripted
 
-from qwen_course import batching, generate, monitor, server, service
+from qwen_course import batching, generate, monitor, server, service, upstream
 from qwen_course.errors import CourseError
 from qwen_course.generate import Settings
 from qwen_course.protocol import ApiError, ChatRequest, fold
@@ -353,7 +354,8 @@ class Kept(MemoryStorage):
 def test_the_storage_is_passed_through_or_refused():
     ChatService(None, Limits(storage="kept://user:word@host:1/x"))
     assert Kept.seen == ["kept://user:word@host:1/x"]
-    for url in ("nonsense", "", "mysql://user:word@host", "redis://user:word@host:x"):
+    bad = ["nonsense", "", "mysql://user:word@host", "redis://user:word@host:x"]
+    for url in bad:
         with pytest.raises(CourseError, match="counted") as caught:
             ChatService(None, Limits(storage=url))
         assert "word" not in str(caught.value)
@@ -529,6 +531,15 @@ def test_a_request_ends_in_time_and_frees_its_row(stream):
         (record,) = here.monitor.records()
         assert (record.error, record.stop) == ("TimeoutError", "")
         assert post(here.url, ask() | {"max_tokens": 1}).status_code == 200
+
+
+def test_a_silent_upstream_takes_no_longer_than_the_limit(monkeypatch):
+    monkeypatch.setattr(upstream, "SECONDS", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # never answers
+        other = upstream.Upstream(f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+        with served(other, replace(FREE, seconds=0.5)) as here:
+            error = error_of(post(here.url, ask()), 504)
+    assert error["code"] == "timeout"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -125,3 +125,10 @@ def test_without_a_thought_there_is_no_fold(monkeypatch):
     show.write(generate.stream(scripted("Four."), HI, Settings(max_new_tokens=9)))
     (box,) = shown
     assert [part.value.count("Four.") for part in box.children] == [1]
+
+
+def test_a_stream_that_was_read_says_how_to_get_another():
+    pieces = stream()
+    show.write(pieces)
+    with pytest.raises(CourseError, match=r"was read is empty.*\n.*generate\.stream"):
+        show.write(pieces)

@@ -144,6 +144,16 @@ def test_what_has_no_source(answer):
     assert sources.source_of("answer", answer) == ""
 
 
+def test_a_closure_has_no_source_that_runs():
+    """A decorator without functools.wraps gives one: its source names what is gone."""
+    space = notebook(
+        "def deco(f):\n    def inner(x):\n        return f(x)\n    return inner",
+        "@deco\ndef double(x):\n    return 2 * x",
+    )
+    assert space["double"](3) == 6
+    assert sources.source_of("double", space["double"]) == ""
+
+
 def test_nothing_of_an_object_is_run():
     odd = notebook("""
         def stop(*_):

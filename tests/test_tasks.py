@@ -275,3 +275,9 @@ def test_a_task_is_only_a_standard_library_away():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True,
                           text=True, check=True)  # fmt: skip
     assert ast.literal_eval(done.stdout) == []
+
+
+@pytest.mark.parametrize("levels", [3, [], [0], [13], [20, 3], [1.5]])
+def test_levels_must_be_numbers_of_operations(levels):
+    with pytest.raises(CourseError, match=r"levels must be .*\n.*levels=\[3\]"):
+        tasks.draw("chain", 2, levels=levels)
