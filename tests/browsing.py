@@ -315,10 +315,18 @@ def drag(page: Any, slider: Any, share: float, value: str) -> None:
     page.mouse.move(start, across)
     page.mouse.down()
     page.mouse.move((start + aim) / 2, across)
+    readout = slider.locator(".widget-readout")
+
+    def told() -> bool:
+        for _ in range(20):  # a busy browser tells the value after a second
+            if readout.text_content() == value:
+                return True
+            page.wait_for_timeout(50)
+        return False
+
     for off in (0, 1, -1, 2, -2, 3, -3):
         page.mouse.move(aim + off / 2, across)
-        page.wait_for_timeout(50)
-        if slider.locator(".widget-readout").text_content() == value:
+        if told():
             break
     page.mouse.up()
 
