@@ -108,9 +108,10 @@ def same_expression(text: str, expected: str) -> Verdict:
     CourseError when `expected` cannot be read.
     """
     expected = str(expected)
-    verdict = _same(str(text), expected, expressions.is_equation(expected))
+    text = str(text) if "." in expected else expressions.ROUNDED.sub("", str(text))
+    verdict = _same(text, expected, expressions.is_equation(expected))
     if not verdict.passed and expressions.is_curve(expected):
-        other = _same(str(text), expected, equation=True)
+        other = _same(text, expected, equation=True)
         return other if other.passed else verdict
     return verdict
 
@@ -223,12 +224,26 @@ def _tree(code: str) -> ast.Module | None:
     return None
 
 
-def definitions(code: str) -> str:
-    """Return a program's imports, functions, classes and constants; nothing is called.
+_KINDS = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
+_MAKERS = {*dir(builtins)} - {"print", "input", "open", "exec", "eval", "breakpoint"}
+_MAKERS |= {"re", "math", "string", "collections", "defaultdict", "Counter", "deque"}
 
-    Of constants those stay that call only builtins and what is imported. Examples of
-    use drop out, and so does an end that was cut off: a model's own wrong example would
-    else fail a right function.
+
+def _defines(node: ast.stmt) -> bool:
+    """Return whether a statement sets names, and calls nothing of the program's own."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return isinstance(node, _KINDS | ast.AsyncFunctionDef)
+    parts = [] if isinstance(node.value, ast.Lambda) else [*ast.walk(node)]
+    names = [part for part in parts if isinstance(part, ast.Name)]
+    used = {name.id for name in names if isinstance(name.ctx, ast.Load)}
+    return ast.Call not in map(type, parts) or used <= _MAKERS
+
+
+def definitions(code: str) -> str:
+    """Return a program's imports, functions, classes and constants.
+
+    Constants may call builtins, Counter() and the like. A cut end drops out, and
+    examples of use, of which a wrong one would fail a right function.
     """
     lines = code.split("\n")
     starts = [n for n, line in enumerate(lines) if line[:1].strip()][1:][-40:]
@@ -237,24 +252,8 @@ def definitions(code: str) -> str:
             break
     else:
         return code
-    kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
-    known = {*dir(builtins)} - {"print", "input", "open", "exec", "eval", "breakpoint"}
-    kept = list[ast.stmt]()
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            known |= {(a.asname or a.name).split(".")[0] for a in node.names}
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            parts = [] if isinstance(node.value, ast.Lambda) else [*ast.walk(node)]
-            names = [part for part in parts if isinstance(part, ast.Name)]
-            used = {name.id for name in names if isinstance(name.ctx, ast.Load)}
-            if any(isinstance(part, ast.Call) for part in parts) and used - known:
-                continue
-            known |= {name.id for name in names}
-        elif not isinstance(node, kinds | ast.AsyncFunctionDef):
-            continue
-        kept.append(node)
     with contextlib.suppress(RecursionError):  # in a very long sum, say
-        return "\n\n".join(ast.unparse(node) for node in kept)
+        return "\n\n".join(map(ast.unparse, filter(_defines, tree.body)))
     return code
 
 

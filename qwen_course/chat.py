@@ -82,8 +82,9 @@ def with_dicts(message: Message) -> Message:
     for call in calls or []:
         call = call.get("function", call)
         if isinstance(call["arguments"], str):
-            with contextlib.suppress(ValueError):  # no JSON: text it stays
-                call["arguments"] = json.loads(call["arguments"])
+            given = _value(call["arguments"])
+            if isinstance(given, dict):  # else text it stays
+                call["arguments"] = given
     return message | {"tool_calls": calls} if calls else message
 
 

@@ -1,4 +1,4 @@
-"""Pictures of tuning: loss curves, what was gained and lost, the low-rank update.
+"""Pictures of results: shares, loss curves, what was gained and lost, low-rank updates.
 
 Like `plots`: plain data in, a `Picture` out. Knows no models; `show` passes them on.
 """

@@ -38,13 +38,13 @@ def _mixed(m: re.Match[str]) -> str:
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _REWRITE: dict[str, Any] = {
     r"\\(?:text|mathrm|textbf|mathbf) ?\{([^{}]*)\}": r" \1 ",
-    r"\\?log ?_(?:\{(\w+)\}|(\w))": r"(log(\1\2))^(-1) log ",  # of base 2
     r"(?<=\d),(?=\d{3}(?!\d))|_(?:\{\w+\}|\w)": "",
     "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^({m[0].translate(_RAISED)})",
     r"\\[dtc]?frac\s*(\w)\s*(\w)": r"\\frac{\1}{\2}",  # \frac12
-    r"(?<![\w.^}])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}": _mixed,  # 8\frac13
-    r"(?<=[\dπ)}])\s*(?:≈|\\approx(?![a-z]))\s*[-−]?\d+(?:\.\d+)?": "",  # 1/3 ≈ 0.333
+    r"(?<![\w.^}])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}"  # 8\frac13, no factor
+    r"(?!\s*(?:[a-z]\b(?!\s[a-z])|[(^]|\\(?:pi|sqrt|left|cdot)))": _mixed,
 }
+ROUNDED = re.compile(r"(?<=[\dπ)}])\s*(?:≈|\\approx(?![a-z]))\s*[-−]?\d+(?:\.\d+)?")
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\*\*|\\?[A-Za-z]+|\\.|\S")
 _SIGNS = {sign: plain for plain, signs in {  # how a sign is written -> in plain text
     "*": r"\cdot \times · × ∙ ⋅", "/": r"\div ÷", "-": "\u2212 \u2013", "^": "**",
@@ -54,8 +54,9 @@ _SIGNS = {sign: plain for plain, signs in {  # how a sign is written -> in plain
     "": r"$ ` \left \right \big \Big \displaystyle \, \; \: \! \( \) \[ \]",
 }.items() for sign in signs.split()}  # fmt: skip
 _NAME = re.compile(r"\s*(?:[a-zA-Z]'*|d[a-z]/d[a-z])\s*(?:\([a-z]\))?\s*$")
-_RELATES = re.compile(  # also intervals, and powers that were refused
-    r"[<>≤≥≠∞]|(?:√|sqrt)[^=]*$|(?<!\\)[\[\]]|\^.*\^|\\(?:[lg]eq?|neq?|infty|begin)(?![a-z])"
+_RELATES = re.compile(  # also intervals, and powers and roots that were refused
+    r"[<>≤≥≠∞]|(?<!\\)[\[\]]|\^.*\^|\\(?:[lg]eq?|neq?|infty|begin)(?![a-z])"
+    r"|(?:√|sqrt)(?![^=]*[a-z],? \$?\d)[^=]*$"
 )
 _GAPS = (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError)
 

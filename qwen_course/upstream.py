@@ -17,7 +17,9 @@ from qwen_course.errors import CourseError
 from qwen_course.generate import Reply
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
 
-_ADDRESS = re.compile(r"https?://(\[[\w:.%]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?")
+_ADDRESS = re.compile(
+    r"https?://([^/\s@]+@)?(\[[\w:.%]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?"
+)
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>")  # the shape of all of Qwen's control tokens
 SECONDS = 60.0  # without a chunk for so long the other server counts as dead
 FRESH_SECONDS = 10.0  # a list of models holds
