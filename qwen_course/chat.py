@@ -88,6 +88,11 @@ def with_dicts(message: Message) -> Message:
     return message | {"tool_calls": calls} if calls else message
 
 
+def _for_template(template: str, messages: list[Message]) -> list[Message]:
+    both = "arguments is string" in template  # Qwen3's takes text and dicts
+    return messages if both else [*map(with_dicts, messages)]
+
+
 def render(
     tokenizer: Any, messages: list[Message], tools: Sequence[Any] | None = None,
     thinking: bool | None = None, add_generation_prompt: bool = True, **options: Any,
@@ -101,8 +106,7 @@ def render(
     """
     validate(messages)
     template = str(options.get("chat_template") or tokenizer.chat_template)
-    if "arguments is string" not in template:  # Qwen3's takes both
-        messages = [*map(with_dicts, messages)]
+    messages = _for_template(template, messages)
     options |= {} if thinking is None else {"enable_thinking": thinking}
     options |= {"add_generation_prompt": add_generation_prompt, "tools": tools}
     try:
@@ -162,8 +166,7 @@ def encode(
         return "".join(p if n % 2 else mask(p) for n, p in enumerate(pieces))
 
     template = str(options.get("chat_template") or tokenizer.chat_template)
-    if "arguments is string" not in template:  # a masked `true` would be no JSON
-        messages = [*map(with_dicts, messages)]
+    messages = _for_template(template, messages)  # a masked `true` would be no JSON
     masked = [_map_text(mask, message) for message in messages]
     for shown, message in zip(masked, messages, strict=True):
         if message["role"] == "assistant" and "content" in message:
