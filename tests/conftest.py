@@ -20,6 +20,9 @@ os.environ["QWEN_COURSE_HOME"] = os.environ.get("QWEN_COURSE_TEST_HOME", _home.n
 hypothesis.settings.register_profile("course", deadline=None)
 hypothesis.settings.load_profile("course")
 
+# Files that take longest: started first, no worker waits at the end for another's.
+LONGEST = ("launch", "forked_kernels", "recipes", "models", "service", "checks", "chat")
+
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
@@ -32,6 +35,8 @@ def pytest_collection_modifyitems(
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     if seed := os.environ.get("QWEN_COURSE_SHUFFLE"):  # the same in every worker
         order = random.Random(seed)
         files = {item.path: order.random() for item in items}
