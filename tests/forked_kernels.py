@@ -19,6 +19,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "ipykernel.kernelapp",
+        "peft",
         "transformers.generation.utils",
         "transformers.models.auto.modeling_auto",
         "transformers.models.qwen3.modeling_qwen3",

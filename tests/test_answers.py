@@ -776,6 +776,13 @@ def test_interval(correct, n, low, high):
     assert answers.interval(correct, n) == pytest.approx((low, high), abs=6e-4)
 
 
+def test_an_interval_holds_its_share():
+    for n in range(1, 300):
+        for right in (0, 1, n - 1, n):
+            low, high = answers.interval(right, n)
+            assert 0 <= low <= right / n <= high <= 1
+
+
 @pytest.mark.parametrize(("right", "n"), [(1, 0), (3, 2), (-1, 5)])
 def test_no_interval_of_what_is_no_share(right, n):
     with pytest.raises(CourseError, match="A share is"):
