@@ -13,11 +13,13 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def launched(path: Path, processes: int, *options: str) -> dict:
-    """What the script wrote when accelerate started it in so many processes."""
-    many = ["--multi_gpu", "--num_processes", str(processes)] if processes > 1 else []
-    command = [sys.executable, "-m", "accelerate.commands.launch", *many]
-    command += ["--num_machines", "1", "--main_process_port", "0"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    """What the script wrote, alone or in the processes that accelerate started."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "accelerate.commands.launch", "--multi_gpu"]
+        command += ["--num_processes", str(processes)]
+        command += ["--num_machines", "1", "--main_process_port", "0"]
+        command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command += [DATA / "recipes" / "launch.py", path, "--steps", "3", *options]
     alone = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     environment = {**os.environ, **alone, "HF_HUB_OFFLINE": "1"}
