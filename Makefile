@@ -10,15 +10,12 @@ LESSONS_RECORDED := $(basename $(notdir $(wildcard data/recorded/*.json)))
 RECORDED := $(LESSONS_RECORDED:%=notebooks/%_%)
 UNIT := not weights and not hub and not gpu and not vllm and not mutants and not browser
 NBVAL := -p tests.patient_kernels --nbval-current-env -p no:cacheprovider -p no:schemathesis -p no:hypothesispytest
-# Two files at a time, each on one thread; of lessons the longest first. Unit tests wait
-# now and then, for a limit or a server: a third goes on meanwhile.
+# Two files at a time, each on one thread, the longest first.
 WORKERS ?= 2
-UNIT_WORKERS ?= 3
 SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 # Strict runs fork their kernels: forty imports of torch are minutes.
 FORKED := $(BIN)/python -m pytest -p tests.forked_kernels
-BY_FILE := --dist loadfile --no-loadscope-reorder
-SIDE_BY_SIDE := -n $(WORKERS) $(BY_FILE)
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LONGEST := $(wildcard notebooks/90_*.ipynb)
 OFFLINE := HF_HUB_OFFLINE=1 $(BIN)/python tests/offline.py
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -89,7 +86,7 @@ check: lint ## fast: ruff, typos, mypy, unit tests, static notebook rules
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not slow and $(UNIT)"
 
 test: lint ## everything without network: all unit tests, strict nbval on pocket models, solutions
-	OMP_NUM_THREADS=1 QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest -n $(UNIT_WORKERS) $(BY_FILE) -m "$(UNIT)"
+	OMP_NUM_THREADS=1 QWEN_COURSE_EXAMPLES=500 $(OFFLINE) $(BIN)/pytest $(SIDE_BY_SIDE) -m "$(UNIT)"
 	OMP_NUM_THREADS=1 QWEN_COURSE_PROFILE=pocket $(OFFLINE) $(FORKED) $(SIDE_BY_SIDE) --nbval $(NBVAL) --nbval-cell-timeout 120 $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS)) $(SOLUTIONS)
 
 test-real: fetch ## every notebook on official weights, whose replies are recorded
