@@ -147,7 +147,7 @@ class ChatService:
         headers[f"x-ratelimit-remaining-{what}"] = str(max(0, left))
         headers[f"x-ratelimit-reset-{what}"] = f"{seconds:.3f}s"
         if not taken:
-            whole = max(1, math.floor(wait) + 1)
+            whole = max(1, math.floor(wait + 1e-3) + 1)  # seconds since 1970 are rough
             told = f"Rate limit: {rate.amount} {what} a minute. Try again in {whole} s."
             headers["Retry-After"] = str(whole)
             code = "rate_limit_exceeded"

@@ -15,7 +15,7 @@ from dataclasses import replace
 import httpx
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from limits.storage import MemoryStorage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -457,6 +457,7 @@ STEPS = st.lists(
 
 
 @given(st.integers(10, 40), STEPS)
+@example(10, [(0.0, 1, "a"), (2.0, 10, "a")])
 def test_the_limiter_lets_in_no_more_and_tells_the_truth(amount, steps):
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
