@@ -236,10 +236,10 @@ def first_steps() -> str:
     return f"""
 A newcomer's path, tried in a new clone with nothing kept from before. After
 {machine["ready"]} minutes the course is installed and the weights are there. The first
-answer of a model comes {machine["answer"]} minutes after `git clone` and
-{you["answer"]} of reading, the first solved exercise {machine["exercise"]} after it and
-{you["exercise"]} of reading and work. To the end of lesson 03 it takes about {hours}
-hours.
+answer of a model comes {machine["answer"]} minutes after `git clone`, with
+{you["answer"]} of reading on top; the first solved exercise {machine["exercise"]}
+minutes after `git clone`, with {you["exercise"]} of reading and work on top. To the end
+of lesson 03 it takes about {hours} hours.
 """
 
 
