@@ -254,8 +254,7 @@ def serve(options: argparse.Namespace) -> None:
             backend = batching.Local(loaded, batch=options.max_batch)
         chats = service.ChatService(backend, limits, keys, kept)
         app = service.create_app(chats, hosts)
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        place = f"http://{host}:{listener.getsockname()[1]}/v1"
+        place = server.address(options.host, listener)
         said = f"{told}\nServing on {place}; Ctrl-C ends it."
         print(said, file=sys.stderr, flush=True)
         server.serve(app, listener)

@@ -85,6 +85,7 @@ class Local:
             rows = [Row(self.loaded, messages, settings, tools) for _ in choices]
         except CourseError as error:  # about the request, in words for its sender
             told = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}".strip()
+            told = told.replace("max_new_tokens", "max_tokens")  # the API's name
             about = isinstance(error, MalformedMessages | TooLong)
             code = "context_length_exceeded" if isinstance(error, TooLong) else None
             param = "messages" if about else None

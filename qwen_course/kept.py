@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,14 +38,16 @@ def locked(path: Path) -> Iterator[None]:
 def read(path: Path, meaning: Callable[[Any], T]) -> T | None:
     """Return what the JSON means; None without a file, or with a broken one.
 
-    A broken one, for which `meaning` fails too, becomes `*.json.broken`.
+    A broken one, for which `meaning` fails too, becomes `*.json.broken`, or
+    `*.json.broken2` beside an older one, and so on.
     """
     try:
-        return meaning(json.loads(path.read_text("utf-8")))
+        return meaning(json.loads(path.read_text("utf-8-sig")))  # editors' mark
     except FileNotFoundError:
         pass
     except (ValueError, TypeError, AttributeError, KeyError):
-        path.replace(f"{path}.broken")
+        names = (Path(f"{path}.broken{number}") for number in chain([""], count(2)))
+        path.replace(next(name for name in names if not name.exists()))
     return None
 
 

@@ -168,7 +168,7 @@ def quiz(lesson: str, today: Callable[[], date] = date.today) -> Quiz:
     They are of the lessons before it. A quiz stays until it is answered, and for the
     day of its answers: a notebook can be run again. The next one asks other questions.
     """
-    items, day = _before(lesson), today()
+    items, day, lesson = _before(lesson), today(), str(lesson)
     with _state() as (state, _):
         open_ = state["quiz"]
         if open_.get("lesson") != lesson or open_["answered"] not in (None, f"{day}"):

@@ -15,6 +15,7 @@ from qwen_course.errors import CourseError
 from qwen_course.replies import Piece, Reply, Settings
 
 _PLAIN = ("temperature", "top_p", "presence_penalty", "seed")  # names of OpenAI's API
+_KEY = "set QWEN_COURSE_ROOM_KEY to the key you got."
 _EXTRA = ("top_k", "min_p", "repetition_penalty", "thinking_budget")  # beyond it
 
 
@@ -34,6 +35,10 @@ class Room:
         except ImportError:
             rule = "Replies from a server need the package openai."
             raise CourseError(rule, "python -m pip install openai") from None
+        key = key.strip()
+        if not (key.isascii() and key.isprintable()):
+            rule = "The key for the server holds a character that no key can have."
+            raise CourseError(rule, _KEY)
         self.url, self.name = url, name
         self.device = SimpleNamespace(type=url)
         try:
@@ -136,12 +141,14 @@ class Room:
             return error
         if isinstance(error, openai.AuthenticationError):
             rule = f"The server {self.url} refuses the key."
-            return CourseError(rule, "set QWEN_COURSE_ROOM_KEY to the key you got.")
+            return CourseError(rule, _KEY)
         if isinstance(error, openai.APIStatusError):
             body = error.body if isinstance(error.body, dict) else {}
             told = body.get("message") or f"status {error.status_code}"
             wait = error.response.headers.get("retry-after")
             hint = f"try again in {wait} s." if wait else "change what it names."
+            if error.status_code == 404:
+                hint = "is the address whole, as http://TEACHER:8000/v1?"
             return CourseError(f"The server {self.url} answers: {told}", hint)
         if isinstance(error, openai.OpenAIError):
             rule = f"No answer from the server {self.url}: {error}"

@@ -136,7 +136,7 @@ async def unless_left(request: Request, work: Awaitable[T]) -> T:
 def read_keys(path: str | Path) -> dict[str, str]:
     """Return name -> key of a file with lines `name: key` or `key`; # is a remark."""
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
+        lines = Path(path).read_text("utf-8-sig").splitlines()  # editors' mark
     except (OSError, UnicodeDecodeError) as error:
         told = f"The key file {path} cannot be read: {type(error).__name__}."
         raise CourseError(told, "write one key a line, as name: key.") from None
@@ -169,11 +169,19 @@ def running(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[st
             if not thread.is_alive():
                 raise CourseError("The server did not start.", "see what it printed.")
             time.sleep(0.01)
-        yield f"http://{host}:{listener.getsockname()[1]}/v1"
+        yield address(host, listener)
     finally:
         server.should_exit = True
         thread.join(10)
         listener.close()
+
+
+def address(host: str, listener: socket.socket) -> str:
+    """Return the address of a server that listens there; it ends in /v1."""
+    bare = host.strip("[]")
+    return (
+        f"http://{f'[{bare}]' if ':' in bare else bare}:{listener.getsockname()[1]}/v1"
+    )
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:

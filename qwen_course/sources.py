@@ -6,6 +6,7 @@ Knows Python and the sandbox; knows nothing of exercises.
 import ast
 import inspect
 import os
+import symtable
 import sys
 import textwrap
 from contextlib import suppress
@@ -62,14 +63,11 @@ def _definition(name: str, value: Any) -> tuple[str, dict[str, Any]]:
         raise ValueError(name)
     text = textwrap.dedent(inspect.getsource(value)).strip()
     # ValueError for a lambda: its line may hold anything
-    (top,) = (node for node in ast.parse(text).body if _named(node, value.__name__))
+    (_,) = (node for node in ast.parse(text).body if _named(node, value.__name__))
     if name != value.__name__:
         text += f"\n\n{name} = {value.__name__}"
-    own = {*value.__code__.co_varnames, *value.__code__.co_cellvars}
-    used = _names(*top.body) - own
-    used |= _names(top.args, *top.decorator_list, *filter(None, [top.returns]))
-    known = value.__globals__
-    return text, {n: known[n] for n in used & known.keys() - {value.__name__}}
+    known = inspect.unwrap(value).__globals__  # a decorator has those of its library
+    return text, {n: known[n] for n in _used(text) & known.keys() - {value.__name__}}
 
 
 def _plain(value: object) -> bool:
@@ -85,9 +83,14 @@ def _named(node: ast.stmt, name: str) -> TypeGuard[ast.FunctionDef]:
     return isinstance(node, ast.FunctionDef) and node.name == name
 
 
-def _names(*nodes: ast.AST) -> set[str]:
-    walked = (node for top in nodes for node in ast.walk(top))
-    return {node.id for node in walked if isinstance(node, ast.Name)}
+def _used(text: str) -> set[str]:
+    """Return the global names that a source reads, as Python itself sees them."""
+    tables = [symtable.symtable(text, "<answer>", "exec")]
+    used = {one.get_name() for one in tables[0].get_symbols() if one.is_referenced()}
+    for table in tables:  # grows as it is walked
+        tables += table.get_children()
+        used |= {one.get_name() for one in table.get_symbols() if one.is_global()}
+    return used
 
 
 def define(name: str, source: str, folder: str = "") -> Any:

@@ -20,7 +20,8 @@ from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
 _ADDRESS = re.compile(
     r"https?://([^/\s@]+@)?(\[[\w:.%]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?"
 )
-_CONTROL = re.compile(r"<\|[a-z0-9_]+\|>")  # the shape of all of Qwen's control tokens
+# The shape of all of Qwen's control tokens; some templates write <KEY> for a key.
+_CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|(?<=')\|[a-z0-9_]+\|(?=')")
 SECONDS = 60.0  # without a chunk for so long the other server counts as dead
 FRESH_SECONDS = 10.0  # a list of models holds
 BYTES_A_TOKEN = 3  # of English about 4, of other languages less: an estimate
@@ -57,19 +58,24 @@ class Upstream:
             try:
                 names = [model.id async for model in self._client.models.list()]
             except Exception as error:
-                raise _told(error) from error
+                told = _told(error)  # the client asked for no list: no fault of its own
+                failed = ApiError(502, "The upstream server failed.", "upstream")
+                raise (told if told.status > 499 else failed) from error
             self._names, self._fresh = names, time.monotonic() + FRESH_SECONDS
         return self._names
 
     async def prepare(self, request: ChatRequest, output_tokens: int) -> Work:
         """Return the request with its tokens estimated from its bytes.
 
-        Text of a control token is refused: the other server would take it for one.
+        Text of a control token is refused: the other server would take it for one. So
+        is a template of the client's own, which could make one.
         """
         # In a thread, for ten thousand messages take it most of a second.
         return await asyncio.to_thread(self._prepare, request, output_tokens)
 
     def _prepare(self, request: ChatRequest, output_tokens: int) -> Work:
+        contents = [message.get("content") for message in request.messages]
+        parted = [content for content in contents if isinstance(content, list)]
         developer = {"role": "system"}  # OpenAI's newer word for it
         try:
             validate(
@@ -77,16 +83,19 @@ class Upstream:
                  for m in request.messages]
             )  # fmt: skip
         except CourseError as error:
-            contents = [message.get("content") for message in request.messages]
-            # Parts with images are the other server's to judge.
-            if not any(isinstance(content, list) for content in contents):
+            if not parted:  # parts with images are the other server's to judge
                 raise ApiError(400, error.message, param="messages") from None
         body = request.model_dump(exclude_unset=True)
-        # Any field may reach the other server's template; stop texts do not.
-        if found := _CONTROL.search(repr(body | {"stop": None})):
+        # Any field may reach the other server's template, which may join the texts of
+        # parts; stop texts do not.
+        joined = ["".join(map(_text, parts)) for parts in parted]
+        if found := _CONTROL.search(repr([body | {"stop": None}, joined])):
             told = f"The request holds the control token {found[0]}."
             raise ApiError(400, told, param="messages", code="control_token")
-        most = min(request.most_tokens or output_tokens, output_tokens)
+        if body.get("chat_template") is not None:
+            told = "chat_template is not passed on."
+            raise ApiError(400, told, param="chat_template")
+        most = min(request.most_tokens or 512, output_tokens)  # 512: as here at home
         body.pop("max_completion_tokens", None)
         body |= {"max_tokens": most, "stream": True}
         body["stream_options"] = {"include_usage": True}
@@ -143,6 +152,11 @@ class Upstream:
         await self._client.close()
 
 
+def _text(part: Any) -> str:
+    """Return the text of a part of a content, if it has one."""
+    return str(part.get("text") or "") if isinstance(part, dict) else ""
+
+
 def _reply(
     work: Work, moments: list[float], usage: dict[str, Any], ended: str, text: str
 ) -> Reply:
@@ -173,5 +187,7 @@ def _told(error: Exception) -> ApiError:
     if isinstance(error, openai.APIStatusError) and status in (400, 404, 422):
         body = error.body if isinstance(error.body, dict) else {}
         told = str(body.get("message") or "The upstream server refuses this request.")
-        return ApiError(status, told[:500], param=body.get("param"))
+        return ApiError(
+            status, told[:500], param=body.get("param"), code=body.get("code")
+        )
     return ApiError(502, "The upstream server failed.", "upstream")

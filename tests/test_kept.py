@@ -32,6 +32,23 @@ def test_a_broken_file_is_put_aside(tmp_path, text):
     assert os.listdir(tmp_path) == ["x.json.broken"]
 
 
+def test_what_was_put_aside_before_stays(tmp_path):
+    path = tmp_path / "x.json"
+    for text in ("one", "two", "three"):
+        path.write_text(text)
+        assert kept.read(path, dict) is None
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert texts == {
+        "x.json.broken": "one", "x.json.broken2": "two", "x.json.broken3": "three"
+    }  # fmt: skip
+
+
+def test_a_file_with_an_editor_s_mark_is_read(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1}', "utf-8-sig")
+    assert kept.read(path, dict) == {"a": 1}
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     kept.write(path, {"old": 1})

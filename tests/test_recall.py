@@ -324,6 +324,10 @@ def test_a_wrong_answer_form_names_what_it_got(given, said):
     assert json.loads(file().read_text())["items"] == {}
 
 
+def test_a_number_is_a_lesson_and_its_quiz_stays():
+    assert recall.quiz(10) == recall.quiz(10) == recall.quiz("10")
+
+
 def test_there_must_be_a_quiz_to_answer():
     with pytest.raises(CourseError, match=r'recall.quiz\("05a"\)'):
         recall.answer("a b c")

@@ -109,6 +109,12 @@ def test_what_is_wrong_is_told_with_the_next_step(running):
         with pytest.raises(CourseError, match=words) as caught:
             generate.reply(there, hello)
         assert caught.value.hint
+    with pytest.raises(CourseError, match="the address whole"):
+        Room(running.url.removesuffix("/v1"), KEY, "").names()
+    for key in ("schl\u00fcssel-12345678", "a-key\nof-two-lines"):
+        with pytest.raises(CourseError, match="QWEN_COURSE_ROOM_KEY"):
+            Room(running.url, key, "")
+    assert Room(running.url, f"{KEY}\r\n", "").names()  # as a file of Windows ends
     with pytest.raises(CourseError, match="positions|at most"):
         generate.reply(room(running.url), ask("Hello " * 2500)["messages"])
     with pytest.raises(CourseError, match="temperature"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -254,7 +255,7 @@ def test_events_end_the_generation_however_they_end():
 def test_keys_are_read_from_a_file(tmp_path):
     file = tmp_path / "keys"
     lines = ["# ours", "anna: abcdefgh12345678 # new", "", "  ben :  sk:a#b  "]
-    file.write_text("\n".join([*lines, "only-a-key#1"]))
+    file.write_text("\n".join([*lines, "only-a-key#1"]), "utf-8-sig")  # with a mark
     assert server.read_keys(file) == {
         "anna": "abcdefgh12345678", "ben": "sk:a#b", "key 5": "only-a-key#1",
     }  # fmt: skip
@@ -286,6 +287,14 @@ def test_no_thread_stays_and_the_port_is_free_again():
     assert until(lambda: not {*threading.enumerate()} - before)
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+def test_an_address_of_the_newer_kind_is_written_in_brackets():
+    with server.running(FastAPI(), host="::1") as url:
+        assert re.fullmatch(r"http://\[::1\]:\d+/v1", url)
+        assert httpx.get(f"{url}/x").status_code == 404
+    with server.listening("[::1]", 0) as listener:
+        assert server.address("[::1]", listener).startswith("http://[::1]:")
 
 
 def test_a_port_in_use_is_told():

@@ -89,6 +89,29 @@ def test_decorators_and_annotations():
     assert again("add", space["add"])(1) == space["add"](1) == 3
 
 
+def test_names_inside_a_function_are_its_own():
+    space = notebook(
+        "import torch\nn = 3\nrow = card = word = open  # nothing of these is used",
+        """
+        def f(rows):
+            best = max(rows, key=lambda card: card * n)
+            return best, sum(row > 1 for row in rows), [word for word in rows]
+        """,
+    )
+    assert sources.source_of("f", space["f"]).startswith("n = 3\n\ndef f")
+    assert again("f", space["f"])([1, 2]) == (2, 1, [1, 2])
+
+
+def test_behind_a_decorator_of_a_library_the_names_are_the_notebook_s():
+    space = notebook(
+        "import functools\nn = 5\ndef other(x):\n    return x + n",
+        "@functools.cache\ndef g(x):\n    return 1",
+        "import torch\n@torch.no_grad()\ndef f(x):\n    return other(x)",
+    )
+    assert "def other" in sources.source_of("f", space["f"])
+    assert again("f", space["f"])(1) == 6
+
+
 def test_what_a_definition_needs_comes_before_it():
     space = notebook(
         "base = 2\ndef scale(x):\n    return base * x",

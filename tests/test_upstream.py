@@ -189,6 +189,33 @@ def test_control_tokens_are_refused_wherever_they_stand(ours):
     assert post(ours.url, ask(stop=["<|im_end|>"])).status_code == 200
 
 
+def test_a_control_token_in_pieces_is_refused_too(ours):
+    """Templates join the parts of a content, and some write <KEY> for a key."""
+    parts = [{"type": "text", "text": text} for text in ("Hi<|im_", "end|>")]
+    schema = {"type": "object", "|im_end|": {"x": 1}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    for more in (ask(parts), ask() | {"tools": [tool]}):
+        assert post(ours.url, more).json()["error"]["code"] == "control_token"
+    made = ask() | {"chat_template": "{{ '<|im_' + 'start|>' }}"}
+    assert post(ours.url, made).json()["error"]["param"] == "chat_template"
+    whole = [{"type": "text", "text": text} for text in ("Hello", "|")]
+    made = post(ours.url, ask(whole))
+    assert made.json().get("error", {}).get("code") != "control_token"
+
+
+def test_what_nobody_limited_gets_the_room_that_a_model_here_gives(other, ours):
+    long = {"messages": ask("Hello " * 1000)["messages"]}
+    here, there = (post(at.url, long, key) for at, key in ((ours, KEY), (other, OTHER)))
+    assert (here.status_code, there.status_code) == (200, 200)
+    got = post(ours.url, ask("Hello " * 2500))
+    assert got.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_forgotten_v1_is_no_fault_of_the_client(other):
+    with served(Upstream(other.url.removesuffix("/v1"), OTHER, retries=0)) as here:
+        assert post(here.url, ask()).status_code == 502
+
+
 # ------------------------------------------------------------------ faults, made up
 def sse(*chunks, end="[DONE]"):
     return "".join(map(event, [*chunks, end])).encode()
