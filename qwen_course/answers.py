@@ -26,7 +26,7 @@ _BLOCK = re.compile(  # indent, fence, tag, code up to a closing fence or the en
 )
 _PARSING = threading.Lock()  # to silence warnings is not safe in threads
 _DEFINES = re.compile(r"^(async\s+def|def|class)\s+\w", re.MULTILINE)
-_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)"
+_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(
     rf"(?<![A-Za-z_\d.])((?:(?<![)\]}}])[-+])?{_DIGITS}(?:[eE][-+]?\d+)?)"
     rf"(?: ?/ ?({_DIGITS}))?( ?\\?%)?"
@@ -48,9 +48,9 @@ _PLAIN: dict[str, Any] = {  # how a number is written -> the same in plain chara
     r"\\[,!;:]|(?<=\d)\{(?=,\})|(?<=\{,)\}": "",
     r"\\[dtc]?frac ?\{([^{}]+)\} ?\{([^{}]+)\}": r"\1/\2",
     r"\\[dtc]?frac ?(\d) ?(\d)": r"\1/\2",
-    r"(?<=\d) ?(?:\\times|\\cdot|×|\*|x) ?10 ?(?:\^|\*\*) ?\{?([-+]?\d+)\}?": r"e\1",
+    r"(?<=\d) ?(?:\\times|\\cdot|[×·⋅*x]) ?10 ?(?:\^|\*\*) ?\{?([-+]?\d+)\}?": r"e\1",
     r"(?<![\w.^])10 ?(?:\^|\*\*) ?\{?([-+]?\d+)\}?": r"1e\1",
-    r"(?<![\w.^])(\d{1,3})\^\{?(\d{1,2})\}?(?![\d^])": (  # 2^10
+    r"(?<![\w.^])(\d{1,3})\^\{?(\d{1,2})\}?(?!\.?\d|\^)": (  # 2^10
         lambda m: f"{float(m[1]) ** int(m[2]):.17g}"
     ),
     r"(?<![\w.,/])(\d+) (\d+) ?/ ?0*([1-9]\d*)": (  # 1 1/2
@@ -234,8 +234,10 @@ def _defines(node: ast.stmt) -> bool:
     if not isinstance(node, ast.Assign | ast.AnnAssign):
         return isinstance(node, _KINDS | ast.AsyncFunctionDef)
     parts = [] if isinstance(node.value, ast.Lambda) else [*ast.walk(node)]
-    names = [part for part in parts if isinstance(part, ast.Name)]
-    used = {name.id for name in names if isinstance(name.ctx, ast.Load)}
+    used = {n.id for n in parts if type(n) is ast.Name and type(n.ctx) is ast.Load}
+    used -= {name for name in used if name.isupper()}  # a constant made before
+    for loop in (part for part in parts if isinstance(part, ast.comprehension)):
+        used -= {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
     return ast.Call not in map(type, parts) or used <= _MAKERS
 
 
@@ -247,10 +249,8 @@ def definitions(code: str) -> str:
     """
     lines = code.split("\n")
     starts = [n for n, line in enumerate(lines) if line[:1].strip()][1:][-40:]
-    for end in [len(lines), *reversed(starts)]:
-        if tree := _tree("\n".join(lines[:end])):
-            break
-    else:
+    programs = ("\n".join(lines[:end]) for end in [len(lines), *reversed(starts)])
+    if not (tree := next(filter(None, map(_tree, programs)), None)):
         return code
     with contextlib.suppress(RecursionError):  # in a very long sum, say
         return "\n\n".join(map(ast.unparse, filter(_defines, tree.body)))

@@ -262,7 +262,7 @@ def suggest(
             f"{card.license or 'unknown'}: {notes[card.license]['note']}"
         )
         found.append(Suggestion(card, reason if found else reason + end))
-    return found[:limit]
+    return found[: max(limit, 0)]
 
 
 def sampling(card: ModelCard, thinking: bool) -> dict[str, float | str | None]:

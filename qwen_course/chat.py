@@ -5,7 +5,6 @@ knows no model, loads nothing and never executes what a model wrote.
 """
 
 import contextlib
-import copy
 import difflib
 import json
 import re
@@ -19,15 +18,20 @@ from qwen_course.errors import CourseError, MalformedMessages
 
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
+DEEPEST = 100  # levels of a message
 
 
-def _map_text(change: Callable[[str], Any], value: Any) -> Any:
+def _map_text(change: Callable[[str], Any], value: Any, depth: int = 0) -> Any:
     """Return a nested value with every string changed, keys of dicts included."""
+    if depth > DEEPEST:
+        rule = f"A message or a schema is nested deeper than {DEEPEST} levels."
+        raise MalformedMessages(rule, "Make it flatter.")
     if isinstance(value, dict):
         keys = [change(key) if isinstance(key, str) else key for key in value]
-        return dict(zip(keys, _map_text(change, [*value.values()]), strict=True))
+        values = _map_text(change, [*value.values()], depth)
+        return dict(zip(keys, values, strict=True))
     if isinstance(value, (list, tuple)):
-        return [_map_text(change, item) for item in value]
+        return [_map_text(change, item, depth + 1) for item in value]
     return change(value) if isinstance(value, str) else value
 
 
@@ -68,21 +72,23 @@ def validate(messages: Any) -> None:
         thought = message.get("reasoning_content")
         need(isinstance(thought, str | None), "reasoning_content", "a str", thought)
         for field, value in message.items():
-            text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
-            whole = not re.search(r"[\ud800-\udfff]", text)
+            texts = list[str]()
+            _map_text(texts.append, value)
+            whole = not re.search(r"[\ud800-\udfff]", "".join(texts))
             need(whole, field, "free of lone surrogates (decode it as UTF-8)", value)
 
 
-def with_dicts(message: Message) -> Message:
+def with_dicts(message: Message, both: bool = False) -> Message:
     """Return a message whose calls have dicts as arguments, not JSON as the API sends.
 
     Qwen2.5's template would put a text into quotes once more, Qwen3.5's refuses it.
+    `both` says that the template takes texts too; then only an empty one is changed.
     """
-    calls = copy.deepcopy(message.get("tool_calls"))
+    calls = _map_text(str, message.get("tool_calls"))
     for call in calls or []:
         call = call.get("function", call)
-        if isinstance(call["arguments"], str):
-            given = _value(call["arguments"])
+        if isinstance(text := call["arguments"], str):
+            given = {} if not text.strip() else None if both else _value(text)
             if isinstance(given, dict):  # else text it stays
                 call["arguments"] = given
     return message | {"tool_calls": calls} if calls else message
@@ -90,7 +96,7 @@ def with_dicts(message: Message) -> Message:
 
 def _for_template(template: str, messages: list[Message]) -> list[Message]:
     both = "arguments is string" in template  # Qwen3's takes text and dicts
-    return messages if both else [*map(with_dicts, messages)]
+    return [with_dicts(message, both) for message in messages]
 
 
 def render(
@@ -119,7 +125,7 @@ def render(
         parts = message.get("content")
         for part in parts if isinstance(parts, list) else ():
             kind, words = part["type"], part.get("text", "").rpartition("</think>")[2]
-            lost = kind != "text" and kind not in template
+            lost = kind != "text" and kind not in template or str(parts) in text
             if lost or words.strip() not in text:  # Qwen3 does so in silence
                 rule = f"Message {index}, field 'content': the template drops lists."
                 raise MalformedMessages(rule, "Join the texts to one str.")
@@ -286,8 +292,10 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     tag = r"<tool_call>\s*(?:```\w*\s*)?"
     opening = re.compile(tag if "<tool_call>" in text else r"(?=\{)")
     last = text.rfind("</function>")  # no search beyond it
-    function = re.compile(r"<function=([^>\n]+)>(.*?)</function>\s*</tool_call>", re.S)
-    parameter = r"(?s)<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>"
+    function = re.compile(
+        r"<function=([^>\n]+)>(.*?)</function>\s*(?:</tool_call>|\Z)", re.S
+    )
+    parameter = r"(?s)<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>(?=\s*(?:<param|\Z))"
     calls, place = [], 0
     while match := opening.search(text, place):
         start = match.end()

@@ -38,14 +38,17 @@ def _mixed(m: re.Match[str]) -> str:
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _REWRITE: dict[str, Any] = {
     r"\\(?:text|mathrm|textbf|mathbf) ?\{([^{}]*)\}": r" \1 ",
-    r"(?<=\d),(?=\d{3}(?!\d))|_(?:\{\w+\}|\w)": "",
+    r"(?<![A-Za-z\\])([A-Za-z])_(?:\{(\w+)\}|(\w))": r" \1_\2\3 ",  # x_1, not log_2
+    r"(?<=\d),(?=\d{3}(?!\d))|(?<! [A-Za-z])_(?:\{\w+\}|\w)": "",
     "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^({m[0].translate(_RAISED)})",
     r"\\[dtc]?frac\s*(\w)\s*(\w)": r"\\frac{\1}{\2}",  # \frac12
     r"(?<![\w.^}])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}"  # 8\frac13, no factor
     r"(?!\s*(?:[a-z]\b(?!\s[a-z])|[(^]|\\(?:pi|sqrt|left|cdot)))": _mixed,
 }
 ROUNDED = re.compile(r"(?<=[\dπ)}])\s*(?:≈|\\approx(?![a-z]))\s*[-−]?\d+(?:\.\d+)?")
-_TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\*\*|\\?[A-Za-z]+|\\.|\S")
+_TOKEN = re.compile(
+    r"(?<!\S)[A-Za-z]_\w+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\*\*|\\?[A-Za-z]+|\\.|\S"
+)
 _SIGNS = {sign: plain for plain, signs in {  # how a sign is written -> in plain text
     "*": r"\cdot \times · × ∙ ⋅", "/": r"\div ÷", "-": "\u2212 \u2013", "^": "**",
     "|": r"\lvert \rvert \vert", "±": r"\pm", ",": r"; or and \quad \\",
@@ -57,6 +60,8 @@ _NAME = re.compile(r"\s*(?:[a-zA-Z]'*|d[a-z]/d[a-z])\s*(?:\([a-z]\))?\s*$")
 _RELATES = re.compile(  # also intervals, and powers and roots that were refused
     r"[<>≤≥≠∞]|(?<!\\)[\[\]]|\^.*\^|\\(?:[lg]eq?|neq?|infty|begin)(?![a-z])"
     r"|(?:√|sqrt)(?![^=]*[a-z],? \$?\d)[^=]*$"
+    r"|\\(?:sec|csc|cot|[dt]?binom|gcd|lfloor|lceil|int|sum|prod|lim|[bp]?mod)(?![a-z])"
+    r"|(?:arc|\ba)(?:sin|cos|tan)|(?:sin|cos|tan)h"
 )
 _GAPS = (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError)
 
@@ -101,7 +106,7 @@ def _plain(text: str) -> str:
     """Return a text in plain signs, with spaces between: 2πx is "2 pi x"."""
     if len(text) > 20 * LONGEST:
         raise Unreadable("a very long text")
-    text = text.strip().strip(".:")
+    text = re.sub(r"^[.:]+(?!\d)", "", text.strip().rstrip(".:"))
     for pattern, better in _REWRITE.items():
         text = re.sub(pattern, better, text)
     tokens = list[str]()
@@ -185,7 +190,7 @@ def _operand(tokens: list[str], depth: int) -> Any:
         if len(token) > DIGITS:
             raise Unreadable(f"a number of more than {DIGITS} digits")
         return sympy.Rational(token)
-    if not re.fullmatch("[a-zA-Z]|pi", token):
+    if not re.fullmatch(r"[a-zA-Z](?:_\w+)?|pi", token):
         why = "is not mathematics" if token.isalpha() else "stands where a value should"
         raise Unreadable(f"{token[:20]!r} {why}")
     return {"pi": sympy.pi, "e": sympy.E}.get(token) or sympy.Symbol(token, real=True)
@@ -205,7 +210,7 @@ def _function(name: str, tokens: list[str], depth: int) -> Any:
         value = _operand(tokens, depth)
     else:
         value = _operations(tokens, _RANKS["^"], depth)
-        while name != "sqrt" and re.fullmatch("[a-zA-Z]", tokens[0]):
+        while name != "sqrt" and re.fullmatch(r"[a-zA-Z](?:_\w+)?", tokens[0]):
             value *= _operations(tokens, _RANKS["^"], depth)
     if name == "sqrt":
         return _power(value, power / root)

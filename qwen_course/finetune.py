@@ -19,6 +19,7 @@ from torch import nn
 
 from qwen_course.errors import CourseError, out_of_range, refuse
 from qwen_course.masking import Example, refuse_leaks, tokenize
+from qwen_course.quantize import QuantizedTensor
 from qwen_course.training import History, Run, interrupts
 
 _RANGES = {
@@ -212,6 +213,9 @@ def save(tuned: Any, folder: Path | str) -> Path:
     """
     folder = Path(folder).resolve()
     model, adapter = tuned.model, hasattr(tuned.model, "peft_config")
+    if not adapter and any(isinstance(m, QuantizedTensor) for m in model.modules()):
+        rule = "Packed layers are this course's own: transformers cannot load them."
+        raise CourseError(rule, "Save what quantize_model(..., packed=False) returns.")
     part = folder.with_name(f".{folder.name}.{os.getpid()}")
     options: dict[str, Any] = {}
     if adapter:  # the name, not a path on this machine

@@ -90,6 +90,9 @@ def _tokenize_one(
     if not turns or turns[-1] != len(messages) - 1:
         rule = "the last message must be the assistant's: it is what is learnt."
         raise CourseError(rule, "Add the answer, or cut what follows it.")
+    if turns[0] == 0:
+        rule = "the first message is the assistant's: nothing is asked before it."
+        raise CourseError(rule, "Put the user's message before it.")
     rows: list[Row] = []
     for turn in turns:
         message = messages[turn]

@@ -105,7 +105,9 @@ class QuantizedTensor(nn.Module):
         else:
             scale = rows.abs().amax(1)
             scale = scale if scheme.kind == "nf4" else scale / self._half
-        rows = rows * torch.where(scale > 0, 1 / scale, 0)[:, None]  # in steps
+        inverse = 1 / scale[:, None]  # as in GGUF; too large for a tiny scale, or 0
+        steps = torch.where(inverse.isfinite(), rows * inverse, rows / scale[:, None])
+        rows = steps.nan_to_num(0.0)
         if scheme.kind == "nf4":
             levels = nf4_levels().to(rows)
             codes = torch.bucketize(rows, (levels[1:] + levels[:-1]) / 2)

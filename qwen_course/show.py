@@ -299,7 +299,10 @@ def table(rows: Sequence[dict[str, Any]], title: str = "") -> Page:
     """Return rows of equal keys as a table; as text, a line a row."""
     if not rows:
         raise CourseError("There is no row to show.", "Give dicts with the same keys.")
-    cells = [[str(value) for value in row.values()] for row in rows]
+    if any(row.keys() != rows[0].keys() for row in rows):
+        rule = f"Rows must have the keys {', '.join(map(str, rows[0]))}."
+        raise CourseError(rule, "Give dicts with the same keys.")
+    cells = [[str(row[key]) for key in rows[0]] for row in rows]
     lines = [title] * bool(title) + [" | ".join(row) for row in [[*rows[0]], *cells]]
     style = "style='text-align:left;vertical-align:top'"
     html = f"<table><caption><b>{escape(title)}</b></caption>"

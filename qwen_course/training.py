@@ -311,7 +311,7 @@ class Run:
             name = state["name"]
         except Exception as error:
             rule = f"{path} is no checkpoint: {type(error).__name__}."
-            raise CourseError(rule, "Delete it, or name another file.") from None
+            raise CourseError(rule, "Name another file.") from None
         if name != self.name:
             rule = f"{path} is of a training with other examples or settings."
             raise CourseError(rule, "Delete it, or name another file.")

@@ -652,6 +652,10 @@ def test_extract_code_never_raises(text):
     ("$1,234,567.50", 1234567.5),
     ("[1,2,3]", 3),
     ("(1,234,56)", 56),
+    ("She earns 1,234, so yes.", 1234),
+    ("1,000, as asked", 1000),
+    ("5\u00b710^3", 5000),
+    ("2^0.5", 0.5),
     ("It costs -5", -5),
     ("It costs \u22125 euros", -5),
     ("10-3", 3),
@@ -849,6 +853,8 @@ def test_digits_of_other_scripts_are_numbers():
 
 @pytest.mark.parametrize("constant", [
     "N: int = 2", "N = int('2')", "N = len({1, 2})", "import math\nN = math.gcd(2, 4)",
+    "N = sum([i + 1 for i in range(2)]) - 1", "M = 2\nN = max([M])",
+    "N = {c: n for n, c in enumerate('abc')}['c']",
     "N = max(1, 2)", "(N, M) = (2, 1)", "N = 'a b'.split().__len__()",
     "from collections import Counter\nN = Counter('aab')['a']",
 ])  # fmt: skip
@@ -866,6 +872,8 @@ def test_definitions_call_nothing_of_the_answer_itself():
         def f(x): raise SystemExit
         g = lambda x: max(x, 0)
         first = f(3)
+        each = [f(i) for i in range(3)]
+        every = [*map(f, range(3))]
         second: int = f(4)
         text = open("/etc/passwd").read()
         data = sys.stdin.read().split()

@@ -1,5 +1,6 @@
 """Tests of `qwen_course.chat` on a small tokenizer with the real Qwen templates."""
 
+import contextlib
 import json
 import os
 import re
@@ -721,6 +722,12 @@ XML_CALL = (
         ('{"a":' * 5000, []),
         ("<tool_call>" + "[" * 100_000, []),
         ("<tool_call><function=f><parameter=a>1</parameter>", []),
+        (XML_CALL.partition("</tool_call>")[0], [ADD]),  # a stop text is left out
+        (
+            "<tool_call>\n<function=f>\n<parameter=a>\nuse </parameter> so\n"
+            "</parameter>\n<parameter=b>\n1\n</parameter>\n</function>\n</tool_call>",
+            [{"name": "f", "arguments": {"a": "use </parameter> so", "b": 1}}],
+        ),
         (f"<tool_call>[1]</tool_call> then {JSON_CALL}", []),
     ],
 )
@@ -835,6 +842,43 @@ def test_the_fake_tokenizer_resembles_qwen():
 )
 def test_more_forms_of_a_tool_call(text):
     assert chat.parse_tool_calls(text) == [{"name": "f", "arguments": {"a": 1}}]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_5_think"])
+def test_what_is_nested_too_deeply_is_refused(name):
+    tokenizer = TOKENIZERS[name]
+    for depth, right in ((40, True), (150, False), (400, False), (3000, False)):
+        deep: object = 1
+        for _ in range(depth):
+            deep = {"a": [deep]}
+        said = [
+            user("Hi"),
+            assistant("", tool_calls=[{"name": "f", "arguments": deep}]),
+        ]
+        tool = {"type": "function", "function": {"name": "f", "parameters": deep}}
+        for conversation, tools in ((said, None), ([user("Hi")], [tool])):
+            with contextlib.nullcontext() if right else pytest.raises(CourseError):
+                chat.encode(tokenizer, conversation, tools)
+    endless: dict = {}
+    endless["a"] = endless
+    with pytest.raises(CourseError, match="nested deeper"):
+        chat.validate([user("Hi") | {"more": endless}])
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_5_think"])
+def test_a_call_without_arguments_is_one_with_an_empty_object(name):
+    texts = set()
+    for none in ("", " ", "{}", {}):
+        called = assistant("", tool_calls=[{"name": "f", "arguments": none}])
+        texts.add(chat.render(TOKENIZERS[name], [user("Hi"), called]))
+    assert len(texts) == 1
+
+
+def test_a_tool_result_that_a_template_would_print_as_python_is_refused():
+    called = assistant("", tool_calls=[{"name": "f", "arguments": {}}])
+    said = {"role": "tool", "content": [{"type": "text", "text": "sunny"}]}
+    with pytest.raises(CourseError, match="drops lists"):
+        chat.render(TOKENIZERS["qwen2_5"], [user("Hi"), called, said])
 
 
 @pytest.mark.parametrize("languages", [None, [], "en", [["en"]]])

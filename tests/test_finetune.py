@@ -327,6 +327,17 @@ def test_saved_and_loaded_it_says_the_same(tuned, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
 
 
+def test_packed_layers_are_not_saved(tmp_path):
+    packed = quantize.quantize_model(random_qwen())
+    with pytest.raises(CourseError, match="packed=False"):
+        finetune.save(packed, tmp_path / "a")
+    assert not [*tmp_path.iterdir()]
+    plain = quantize.quantize_model(random_qwen(), packed=False)
+    folder = finetune.save(plain, tmp_path / "a")
+    again = type(plain.model).from_pretrained(folder)
+    assert torch.equal(logits(replace(plain, model=again.eval())), logits(plain))
+
+
 def test_a_saved_folder_names_no_place_of_this_machine(tuned, tmp_path):
     base = models.load("pocket-generalist-echo")
     folders = [finetune.save(tuned, tmp_path / "a")]

@@ -217,6 +217,7 @@ GOOD = turn("a", "b")
         ([{"role": "user"}], "content"),
         (turn("a"), "last message must be the assistant's"),
         (turn("a", "b", "c"), "last message must be the assistant's"),
+        ([{"role": "assistant", "content": "b"}], "nothing is asked before it"),
         (turn("a", ""), "message 1, the assistant's answer, is empty"),
         (turn("a", " \n\t"), "is empty"),
         (turn("a", "", "b", "c"), "message 1, the assistant's answer, is empty"),

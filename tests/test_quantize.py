@@ -10,7 +10,7 @@ import torch
 from bitsandbytes import functional as bnb
 from fakes import qwen_tokenizer
 from gguf import GGMLQuantizationType, quants
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import (
@@ -85,6 +85,7 @@ def test_no_weight_moves_further_than_half_a_step(weight, scheme):
 
 
 @given(tensors, nf4_schemes)
+@example(torch.tensor([0.0, 1.4e-45]), Scheme(bits=4, kind="nf4", scale="float32"))
 def test_nf4_takes_the_nearest_level(weight, scheme):
     group, levels = scheme.group or len(weight), quantize.nf4_levels()
     for part, new in zip(

@@ -112,6 +112,7 @@ def test_what_is_no_share_is_refused_before_anything_is_drawn():
         lambda: show.curve({"a": [(1, 5, 4)]}, "x"),
         lambda: show.heat(["a"], ["b"], [[(5, 4)]]),
         lambda: show.table([]),
+        lambda: show.table([{"a": 1, "b": 2}, {"a": 1}]),
     ):
         with pytest.raises(CourseError):
             draw()
@@ -132,3 +133,8 @@ def test_a_stream_that_was_read_says_how_to_get_another():
     show.write(pieces)
     with pytest.raises(CourseError, match=r"was read is empty.*\n.*generate\.stream"):
         show.write(pieces)
+
+
+def test_a_table_puts_each_value_under_its_heading():
+    page = show.table([{"model": "A", "right": 9}, {"right": 1, "model": "B"}], "Two")
+    assert str(page).splitlines() == ["Two", "model | right", "A | 9", "B | 1"]
