@@ -37,7 +37,7 @@ NEW_ENOUGH = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 1
 .PHONY: help install vllm fetch lab lint check test test-real test-colab browser mutants steady test-all notebooks pages pocket measure bench
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv and install the course with the tested versions
 
@@ -113,7 +113,7 @@ mutants: install ## judge every slip in every exercise's solution
 
 steady: install ## break off and shuffle: unit tests, lessons, a fetch (hours)
 	set -e; for seed in $(SEEDS); do OMP_NUM_THREADS=1 QWEN_COURSE_SHUFFLE=$$seed $(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "$(UNIT)"; done
-	OMP_NUM_THREADS=1 taskset -c 0 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)"
+	OMP_NUM_THREADS=1 taskset -c 0 env $(OFFLINE) $(BIN)/pytest -m "$(UNIT)"
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)" & \
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/pytest -m "$(UNIT)" && wait $$!
 	export QWEN_COURSE_TEST_HOME=$$(mktemp -d) && $(OFFLINE) $(BIN)/python tests/steady.py lessons && \

@@ -95,6 +95,8 @@ def _weights() -> Iterator[Finding]:
             cure = "git checkout -- data/pocket"  # where every role falls back to
         elif not known:  # the official model would be better
             worse, fine = "note", "small" not in choice
+            if models.profile() not in ("auto", "small"):
+                cure = "unset QWEN_COURSE_PROFILE"
         elif file and sha256(path) != file.sha256:
             text += ", SHA-256 WRONG"
             made = weights.cache_dir() / "dequantised" / path.stem  # made from it
@@ -151,8 +153,7 @@ def _symptom(options: argparse.Namespace) -> int:
     for match in matches:
         entry = match.entry
         lines += [entry.symptom, f"  found by: {', '.join(match.because)}"]
-        lines += [f"  cause: {cause}" for cause in entry.causes]
-        lines += [f"  cure: {entry.cure}"]
+        lines += [*(f"  cause: {c}" for c in entry.causes), f"  cure: {entry.cure}"]
         for place in entry.taught:
             lesson, cell = place.split("#")
             section = f", section {entry.clinic}" if "_clinic" in lesson else ""
@@ -222,11 +223,8 @@ def chat(options: argparse.Namespace) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """Serve a role, or another server, over an OpenAI-compatible API."""
-    try:
-        from qwen_course import batching, monitor, server, service, upstream
-    except ImportError as error:
-        rule = f"Serving needs the package {error.name}."
-        raise CourseError(rule, "python -m pip install -e '.[serving]'") from None
+    from qwen_course import batching, monitor, server, service, upstream
+
     local, file = options.host in server.LOOPBACK, options.api_key_file
     if not (file or local):
         rule = f"Without keys this serves on loopback only, not on {options.host}."
@@ -236,7 +234,6 @@ def serve(options: argparse.Namespace) -> None:
     rates = {n: getattr(options, n) for n in names}
     if keys:  # who is alone on this machine needs no rate, who shares does
         rates |= {n: getattr(service.Limits, n) for n in names if rates[n] is None}
-    hosts = () if keys else server.LOOPBACK
     limits = service.Limits(**rates, seconds=options.seconds, storage=options.storage)
     kept = monitor.Monitor(log=options.log)
     with server.listening(options.host, options.port) as listener:
@@ -253,7 +250,7 @@ def serve(options: argparse.Namespace) -> None:
                 raise CourseError(rule, "give --profile small, or --upstream URL.")
             backend = batching.Local(loaded, batch=options.max_batch)
         chats = service.ChatService(backend, limits, keys, kept)
-        app = service.create_app(chats, hosts)
+        app = service.create_app(chats, () if keys else server.LOOPBACK)
         place = server.address(options.host, listener)
         said = f"{told}\nServing on {place}; Ctrl-C ends it."
         print(said, file=sys.stderr, flush=True)
@@ -387,6 +384,10 @@ def main(arguments: list[str] | None = None) -> int:
         return status or 0
     except CourseError as error:
         print(error, file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        cure = "python -m pip install -e '.[training,quantization,serving]'"
+        print(f"A package is missing: {error}.\nWhat to do: {cure}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -299,6 +299,7 @@ def _explain(error: BaseException, answer: object, seconds: float) -> tuple[str,
     text = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, _TimeUp):
         text = f"it ran for {seconds:g} s and was stopped. Look for a loop without end"
+        text += ", or for one with far too many rounds"
     elif isinstance(error, MemoryError):
         text = f"MemoryError: it asked for more than {MEMORY_GB} GB"
     if own:

