@@ -22,17 +22,27 @@ class _Words:
         return [self.words.index(word) for word in words]
 
     def decode(
-        self, ids: int | Sequence[int], skip_special_tokens: bool = False
+        self,
+        token_ids: int | Sequence[int],
+        skip_special_tokens: bool = False,
+        **_: object,  # such as clean_up_tokenization_spaces
     ) -> str:
-        numbers = [ids] if isinstance(ids, int) else ids
+        numbers = [token_ids] if isinstance(token_ids, int) else token_ids
         hidden = self.all_special_ids if skip_special_tokens else ()
         text = "".join(self.words[n] for n in numbers if n not in hidden)
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def batch_decode(
-        self, rows: Sequence[Sequence[int]], skip_special_tokens: bool = False
+        self,
+        sequences: Sequence[Sequence[int]],
+        skip_special_tokens: bool = False,
+        **_: object,
     ) -> list[str]:
-        return [self.decode(row, skip_special_tokens) for row in rows]
+        return [self.decode(row, skip_special_tokens) for row in sequences]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
+        place = self.words.index
+        return place(tokens) if isinstance(tokens, str) else [*map(place, tokens)]
 
 
 def _turns(*question: str) -> tuple[str, ...]:
@@ -68,6 +78,11 @@ _SLICES = (
         "A letter can be cut in two tokens: decode all ids at once, not one by one.",
     ),
     (("Once upon",), (" a time.", "<|endoftext|>"), "This is a base model."),
+    (
+        ("Once upon",),
+        (" a time.", "<|im_end|>", "<|im_start|>", "<|endoftext|>"),
+        "A reply can hold several control tokens: none of them is text.",
+    ),
 )
 
 
@@ -181,6 +196,11 @@ _REPLIES = (
         _reply("", "length", 512, thinking="The user wants an introduction."),
         False,
         "The limit came inside the thought: there is no answer at all.",
+    ),
+    (
+        _reply("", "stop", 1),
+        True,
+        "The model ended it at once. An empty answer, but nothing was cut.",
     ),
     (
         _reply("print('Hello')", "stop", 512),
@@ -396,6 +416,13 @@ def _documented(median: Callable[..., float]) -> Callable[..., float]:
     return documented
 
 
+def _bare(numbers):  # type: ignore[no-untyped-def]  # right too, by the task
+    if not numbers:
+        return None
+    ordered, half = sorted(numbers), len(numbers) // 2
+    return ordered[half] if len(numbers) % 2 else _median(numbers)
+
+
 def _check_tests(answer: Callable[[Callable[..., float]], object]) -> str | None:
     try:
         got = answer(_documented(_median))
@@ -411,6 +438,15 @@ def _check_tests(answer: Callable[[Callable[..., float]], object]) -> str | None
         return (
             "Your tests reject a right median.\n  input: a right median\n"
             f"  expected: no AssertionError\n  got: AssertionError {error}".rstrip()
+        )
+    try:
+        answer(_bare)
+    except Exception as error:
+        return (
+            "Your tests reject another right median. It has no docstring and no type"
+            " hints, returns 2 and not 2.0 for [3, 1, 2], and None for []: test numbers"
+            " only.\n  input: a right median, written in another way\n"
+            f"  expected: no error\n  got: {type(error).__name__} {error}".rstrip()
         )
     for broken, what, note in _BROKEN:
         raised = "no error"

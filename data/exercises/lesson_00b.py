@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard
 
 from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
@@ -131,9 +132,14 @@ def _heat(probabilities: Sequence[float], power: float) -> list[float]:
 _ROUNDED = "Right, but rounded: return the numbers as they are."
 
 
-def _close(got: object, expected: Sequence[float], far: float = 1e-6) -> bool:
+def _numbers(got: object) -> TypeGuard[Sequence[Any]]:
+    parts = got if isinstance(got, list | tuple) else ["no list"]
+    return all(hasattr(part, "__float__") for part in parts)
+
+
+def _close(got: Any, expected: Sequence[float], far: float = 1e-6) -> bool:
     return (
-        isinstance(got, list | tuple)
+        _numbers(got)
         and len(got) == len(expected)
         and all(abs(a - b) < far for a, b in zip(got, expected, strict=True))
     )
@@ -147,7 +153,7 @@ def _check_heat(answer: Callable[..., object]) -> str | None:
             continue
         soft = [math.exp(p / temperature) for p in given]
         logits = [math.log(p) / temperature for p in given]
-        if not isinstance(got, list | tuple) or len(got) != len(given):
+        if not _numbers(got) or len(got) != len(given):
             note = "Return a list, one probability for each that was given."
         elif _close(got, [p / sum(soft) for p in soft]):
             note = (
@@ -244,6 +250,12 @@ _DRAWS: tuple[tuple[dict[str, float], float, str], ...] = (
         "The tokens come in any order: sort them, likeliest first.",
     ),
     (_SNOW, 1.0, "With p = 1 nothing is cut."),
+    (
+        {"left": 0.25, "right": 0.25, "up": 0.25, "down": 0.25},
+        0.5,
+        "Two of the four sum to 0.5, so two stay: as likely as the last one that came"
+        " in is no reason to come in too.",
+    ),
 )
 
 
@@ -258,6 +270,11 @@ def _kept(given: Mapping[str, float], top_p: float) -> dict[str, float]:
 def _check_nucleus(answer: Callable[..., object]) -> str | None:
     for given, top_p, note in _DRAWS:
         got, expected = answer(dict(given), top_p), _kept(given, top_p)
+        if isinstance(got, dict) and got.keys() <= given.keys():
+            alike = sorted(given[name] for name in got)
+            if alike == sorted(given[name] for name in expected):
+                total = sum(alike)  # of equally likely tokens any may stay
+                expected = {name: given[name] / total for name in got}
         below = {name for name, p in given.items() if p >= top_p}
         if not isinstance(got, dict):
             note = "Return a dictionary, token to probability."
@@ -268,6 +285,8 @@ def _check_nucleus(answer: Callable[..., object]) -> str | None:
             note = "The right tokens, but they must share the whole: divide by the sum."
             if _close(shares, right, 0.006):
                 note = _ROUNDED
+            elif not _numbers(shares):
+                note = "Return a number for each token."
         elif got.keys() == below:
             note = (
                 "This cuts each token whose own probability is below p. It is the *sum*"
@@ -376,6 +395,10 @@ _TEXTS = (
         "A longer text of the same words is not harder: take the mean.",
     ),
     ((0.5, 0.125), "The two losses are log 2 and log 8; their mean is log 4."),
+    (
+        (0.5, 0.0625, 0.5),
+        "The losses are log 2, log 16 and log 2; their mean is log 4. Each counts.",
+    ),
     ((1.0, 1.0), "A model that is sure and right has loss 0 and perplexity 1."),
     (
         _LONG,
@@ -438,7 +461,7 @@ def _check_surprise(answer: Callable[..., object]) -> str | None:
             return f"{note}\n  input: 2000 times 0.5\n  got: {error!r}"
         if _close(got, expected):
             continue
-        if not isinstance(got, list | tuple) or len(got) != 2:
+        if not _numbers(got) or len(got) != 2:
             note = "Return two numbers: the loss and the perplexity."
         else:
             note = _surprise_fault(got, given) or note

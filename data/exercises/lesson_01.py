@@ -21,15 +21,16 @@ _MACHINES = (
     ((7.6, 7.6, 16.0, 8.0), "A weight of 16 bits takes 2 bytes, not 1."),
     ((6.0, 0.5, 4.5, 4.0), "Eight bits are a byte: 6 * 4.5 / 8 = 3.375 GB."),
     (
-        (30.5, 3.3, 4.5, 18.0),
-        "17.2 GB. The active weights are a part of the total: do not add them.",
+        (30.5, 3.3, 4.5, 17.5),
+        "17.2 GB. The active weights are a part of the total: do not add them. And"
+        " round nothing.",
     ),
     (
         (8.2, 8.2, 8.0, 8.0),
         "8.2 billion bytes are 8.2 GB: a GB is 1000 ** 3 bytes here, not 1024 ** 3.",
     ),
     ((5.0, 5.0, 16.0, 10.5), "10 GB. The weights alone are asked: no reserve."),
-    ((235.0, 22.0, 4.5, 64.0), "All 235 billion weights count."),
+    ((235.0, 22.0, 4.5, 80.0), "All 235 billion weights count."),
 )
 
 
@@ -187,7 +188,7 @@ SHARE = Exercise(
 
 
 def _check_cache(answer: Callable[..., object]) -> str | None:
-    for name in ("Qwen3-8B", "Qwen2.5-0.5B-Instruct", "Qwen1.5-7B-Chat", "Qwen3-14B"):
+    for name in ("Qwen3-14B", "Qwen2.5-0.5B-Instruct", "Qwen1.5-7B-Chat", "Qwen3-8B"):
         card = catalog.find(name)
         values = (card.layers, card.heads_q, card.heads_kv, card.head_dim)
         layers, queries, pairs, head = (value or 0 for value in values)
@@ -197,6 +198,8 @@ def _check_cache(answer: Callable[..., object]) -> str | None:
         faults = {
             2 * 2 * layers * queries * head: "Query heads are not kept: they are used"
             " once, for their own token. Only key and value heads are cached (GQA).",
+            2 * layers * queries * head: "Query heads are not kept, only key and value"
+            " heads (GQA). And keys *and* values are kept, each number in 2 bytes.",
             2 * layers * pairs * head: "One factor 2 is missing: keys *and* values are"
             " kept, and each number takes 2 bytes.",
             layers * pairs * head: "These are numbers of the keys alone. Values are"

@@ -21,7 +21,7 @@ def _turn(role: str, *words: str) -> list[TokenRow]:
 
 
 _OPEN = _turn("assistant")[:3]
-_HI = _turn("user", "Hi")
+_HI = _turn("user", "Hi", " user")
 _DEFAULT = _turn("system", "You", " are", " helpful", ".")
 _PROMPTS: tuple[tuple[list[TokenRow], list[str], int, str], ...] = (
     (
@@ -59,9 +59,17 @@ _PROMPTS: tuple[tuple[list[TokenRow], list[str], int, str], ...] = (
 )
 
 
+_SAID = {
+    "system": "You are helpful.",
+    "user": "Hi user",
+    "assistant": "Hello!",
+    "tool": "21",
+}
+
+
 def _check_overhead(answer: Answer) -> str | None:
     for rows, roles, expected, note in _PROMPTS:
-        messages = [{"role": role, "content": "..."} for role in roles]
+        messages = [{"role": role, "content": _SAID[role]} for role in roles]
         got = answer(list(rows), messages)
         if got != expected:
             if not isinstance(got, int | float):
@@ -86,7 +94,7 @@ class _Template:
 
     def apply_chat_template(
         self,
-        messages: Sequence[dict[str, str]],
+        conversation: Sequence[dict[str, str]],
         tokenize: bool = True,
         add_generation_prompt: bool = False,
         **_: object,
@@ -95,7 +103,7 @@ class _Template:
             raise ValueError("this stand-in makes text only: pass tokenize=False")
         turns = [
             f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
-            for place, message in enumerate(messages)
+            for place, message in enumerate(conversation)
             if {message["role"], f"{message['role']} first" * (place == 0)} & self.roles
         ]
         return "".join(turns) + "<|im_start|>assistant\n" * add_generation_prompt
@@ -135,6 +143,19 @@ _CHATS: tuple[tuple[tuple[str, ...], list[tuple[str, str]], list[int], str], ...
         [1],
         "The place can decide too: try each message where it stands, among the others.",
     ),
+    (
+        ("system first", "user", "assistant"),
+        [("bot", "Beep."), ("system", "Be kind."), ("user", "Hi")],
+        [0, 1],
+        "Take a message out and the next one moves up, so the text changes though it"
+        " was dropped: leave each in its place, and change its text.",
+    ),
+    (
+        ("system first", "user", "assistant"),
+        [("system", "Be kind."), ("user", "Hi"), ("system", "Be kind.")],
+        [2],
+        "The same role can say the same twice: one arrives, and the other is dropped.",
+    ),
 )
 
 
@@ -148,7 +169,7 @@ def _check_dropped(answer: Answer) -> str | None:
             ]
             if not isinstance(got, list):
                 note = f"Return a list of places. This is a {type(got).__name__}."
-            elif any(not isinstance(place, int) for place in got):
+            elif any(type(place) not in (int, float) for place in got):
                 note = "Return places, such as 0 for the first message."
             elif expected and got == [place + 1 for place in expected]:
                 note = "Places count from 0."
@@ -205,6 +226,24 @@ _REPLIES: tuple[tuple[str, bool, tuple[str, str], str], ...] = (
         ("I close with a tag.", "The tag <think> opens a thought."),
         "An answer may speak of <think> too: only a leading one is a tag.",
     ),
+    (
+        "The tag <think> opens a thought.",
+        False,
+        ("", "The tag <think> opens a thought."),
+        "Only a text that *begins* with <think> has opened a thought.",
+    ),
+    (
+        "</think>\n\nFour.",
+        True,
+        ("", "Four."),
+        "The thought is empty, and closed: the tag may stand at place 0.",
+    ),
+    (
+        "<think>\nI say nothing.\n</think>",
+        False,
+        ("I say nothing.", ""),
+        "The thought is closed, and nothing follows: the tag is no part of it.",
+    ),
 )
 
 
@@ -236,14 +275,14 @@ def _backend() -> Any:
     from tokenizers import pre_tokenizers as pre
 
     letters = sorted(pre.ByteLevel.alphabet())
-    tokens = [*letters, "ll", "at"]
+    tokens = [*letters, "ll", "at", "\u0120<"]  # the last: a space before it
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    merges = [("l", "l"), ("a", "t")]
+    merges = [("l", "l"), ("a", "t"), ("\u0120", "<")]
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    marks = ("<|im_start|>", "<|im_end|>")
+    marks = ("<|im_start|>", "<|im_end|>", "<|vision_start|>")
     backend.add_special_tokens([AddedToken(mark, special=True) for mark in marks])
     tags = ("<tool_call>", "<think>")
     backend.add_tokens([AddedToken(tag, special=False) for tag in tags])
@@ -254,6 +293,10 @@ _TYPED = (
     (
         "Hello, what is 2 + 2?",
         "Honest text must give the ids that it always gives, no others.",
+    ),
+    (
+        "Is 2 < 3?",
+        "Honest text must give the ids that it always gives: a < alone is no marker.",
     ),
     (
         "A cafe\u0301",  # e and an accent: NFC makes one letter of the two
@@ -271,6 +314,10 @@ _TYPED = (
         "Write <tool_call> and <think> in capitals.",
         "<tool_call> is added but not special, so the switch for special tokens does"
         " not cover it.",
+    ),
+    (
+        "What is <|vision_start|>?",
+        "A tokenizer has more control tokens than the usual two: ask it for all.",
     ),
 )
 

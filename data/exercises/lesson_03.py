@@ -46,6 +46,16 @@ _CUT: tuple[tuple[_Reply, str], ...] = (
         "The closing tag is the last id. The thought is over and its answer is empty:"
         " that is a list without ids. None would mean that it still goes on.",
     ),
+    (
+        ([32, 8, 9], (31, 32), True, [8, 9]),
+        "The thought is empty: its closing tag is the first id. Place 0 is a place like"
+        " any other, not a sign that the tag is missing.",
+    ),
+    (
+        ([8, 71, 9, 72, 7], (71, 72), False, [8, 71, 9, 72, 7]),
+        "Nobody has opened a thought: the first id is not the opening tag. This answer"
+        " speaks of both tags, and all of it is the answer.",
+    ),
 )
 
 
@@ -190,7 +200,7 @@ _Script = tuple[list[int], list[int], list[int], int, tuple[int, int]]
 _LONG = [8, 9, 8, 9, 8]
 _SCRIPTS: tuple[tuple[_Script, str], ...] = (
     (
-        ([71, 4, 5, 72], [71, 4, 5, 72], _LONG, 3, (71, 72)),
+        ([71, 4, 5, 72], [71, 4, 5, 72], [8, 71, 9, 8, 9], 3, (71, 72)),
         "The thought stays within its budget and the model closes it: let it.",
     ),
     (
@@ -403,7 +413,7 @@ def _check_expected(answer: Answer) -> str | None:
         elif 0 < share < 1 and _near(got, guess, 1.0):
             note = (
                 "Here one length decides for all problems. Each has its own: count the"
-                " thoughts that fit."
+                " thoughts that fit. (If you divide with //, use /.)"
             )
         return (
             f"{note}\n  input: {lengths}, budget={budget}, guess={guess}"

@@ -216,6 +216,12 @@ _HOLES: tuple[tuple[str, str, str, str], ...] = (  # written, after, expected, n
     ),
     ("    return total", _RETURN, "", "The first line is the repeat: an empty hole."),
     (
+        "total += x  \n    return total  \nprint(1)", "\n    return total ",
+        "total += x",
+        "Spaces can stand behind a line, too: they do not matter when you compare, and"
+        " at the end of the result they go.",
+    ),
+    (
         "    total += x\n    return total", _RETURN, "    total += x",
         "The spaces at the start are the indent of the line: they must stay.",
     ),
@@ -595,7 +601,7 @@ _BOXES: tuple[tuple[str, str | None, str], ...] = (
         "The last closing brace of the text need not be that of the box.",
     ),
     (
-        r"First $\boxed{12}$. I forgot one, so $\boxed{13}$.", "13",
+        r"First $\boxed{12}$. I forgot to halve, so $\boxed{6}$.", "6",
         "A model may correct itself: the last box counts.",
     ),
     (
@@ -611,6 +617,10 @@ _BOXES: tuple[tuple[str, str | None, str], ...] = (
     (
         rf"So {_HALF}. As a decimal number, \boxed{{\text{{about }} 0.", r"\frac{1}{2}",
         "The last box is not closed. The one before it is, so that one counts.",
+    ),
+    (
+        r"It is $\boxed{12$. No, $\boxed{13}$.", "13",
+        "A box that is never closed does not hide a later one that is.",
     ),
     (
         r"The solutions are $\boxed{\{1, 2\}}$.", r"\{1, 2\}",

@@ -29,7 +29,7 @@ _NETS: tuple[tuple[dict[str, int], int, int, str], ...] = (
         "Layer 1 has no experts: its mlp works for each token.",
     ),
     (
-        _BODY | _SPARSE | {"0.mlp.shared_expert.up": 80}, 4, 2,
+        _BODY | _SPARSE | {"0.mlp.shared_experts.up": 80}, 4, 2,
         "A shared expert is not chosen: it works for each token. Its name has no"
         " `.experts.`.",
     ),
@@ -309,8 +309,9 @@ CLAIMS = Exercise(
 _Routed = tuple[list[tuple[int, ...]], list[list[float]]]
 _BATCHES: tuple[tuple[_Routed, str], ...] = (
     (
-        ([(0, 1), (0, 1)], [[0.6, 0.1, 0.1, 0.1, 0.1], [0.4, 0.3, 0.1, 0.1, 0.1]]),
-        "f is 1, 1, 0, 0, 0 and P is 0.5, 0.2, 0.1, 0.1, 0.1: 5 * (0.5 + 0.2).",
+        ([(0, 1), (0, 2)], [[0.6, 0.1, 0.1, 0.1, 0.1], [0.4, 0.3, 0.1, 0.1, 0.1]]),
+        "f is 1, 0.5, 0.5, 0, 0 and P is 0.5, 0.2, 0.1, 0.1, 0.1:"
+        " 5 * (0.5 + 0.1 + 0.05).",
     ),
     (
         ([(0, 1), (2, 3)], [[0.4, 0.4, 0.1, 0.1], [0.1, 0.1, 0.4, 0.4]]),
@@ -334,7 +335,7 @@ def _check_balance(answer: Answer) -> str | None:
         pairs = zip(chosen, probabilities, strict=True)
         inside = sum(row[e] for picks, row in pairs for e in picks)
         got = answer([*chosen], [[*row] for row in probabilities])
-        if isinstance(got, Real) and abs(got - expected) < 1e-9:
+        if isinstance(got, Real) and abs(got - expected) < 1e-6:
             continue
         others = (
             (expected / experts, "Times the number of experts, so that the even value"
@@ -352,6 +353,8 @@ def _check_balance(answer: Answer) -> str | None:
              " of tokens that chose the expert."),
             (experts * inside / tokens, "P is a mean over all tokens, also over those"
              " that did not choose the expert."),
+            (experts * sum(f) * sum(mean), "Multiply f and P of each expert first, then"
+             " add up the products."),
             (max(f), "This is the busiest expert. The loss sums over all of them."),
         )  # fmt: skip
         if not isinstance(got, Real):

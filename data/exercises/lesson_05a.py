@@ -28,8 +28,9 @@ _TENSORS: tuple[tuple[list[float], int, int, str], ...] = (  # weights, bits, gr
         "2 bits leave the codes -1, 0 and 1: the steps are 0.9 and 0.2.",
     ),
     (
-        [0.7, 0.22, 0.14, -0.06, -0.35], 4, 2,
-        "The last group is shorter: one weight alone, with a scale of its own.",
+        [0.6, 0.22, 0.14, -0.06, -0.35], 3, 4,
+        "The last group is shorter: one weight alone, with a scale of its own. All"
+        " others are full: 4 and 1, not 3 and 2.",
     ),
     (
         [0.0, 0.0, 0.7, -0.2], 4, 2,
@@ -60,6 +61,8 @@ def _scales_problem(got: list[float], groups: list[list[float]], bits: int) -> s
     if len(got) != len(groups):
         alone = "One scale for all weights: a single large one makes all steps coarse. "
         told = f"{len(groups)} groups need {len(groups)} scales, not {len(got)}."
+        if not all(map(any, groups)):
+            return f"{told} A group of zeros has one, too: it may be 0."
         return alone + told if len(got) == 1 else told
     if all(isclose(s, max(map(abs, flat)) / top, rel_tol=1e-3) for s in got):
         return "Each scale comes from all weights. Look at those of its group only."
@@ -357,11 +360,13 @@ def _check_size(answer: Answer) -> str | None:
             note = "Return a number, the size in MB."
         else:
             for value, told in _other_sizes(*sizes):
-                note = told if abs(got - value) < 0.002 * value else note
+                note = told if abs(got - value) < 0.0002 * value else note
+            if any(got == round(expected, n) for n in range(2)):
+                note = "Do not round: a small file has less than one MB."
         return (
             f"{note}\n  input: parameters={total}, embedding={embedding}, bits={bits},"
             f" group={group}, scale_bits={scale_bits}"
-            f"\n  expected: {expected:.1f}\n  got: {got!r}"
+            f"\n  expected: {expected:.5g}\n  got: {got!r}"
         )
     return None
 
@@ -454,7 +459,8 @@ _MEAN = (
 )
 _SIGN = (
     "Here the errors or activations above 0 are largest. An error below 0, or an"
-    " activation, changes the output as much: use the sizes, without the sign."
+    " activation, changes the output as much: use the sizes, without the sign. (Or"
+    " columns pile up: put each one into a copy of the weights.)"
 )
 
 

@@ -27,8 +27,8 @@ _TIMINGS: tuple[tuple[list[float], str], ...] = (  # seconds: A B A B ...
         " 1.5 is the one in the middle.",
     ),
     (
-        [2.4, 4.0, 3.6, 4.0, 1.2, 4.0, 2.0, 4.0],
-        "The ratios are 0.6, 0.9, 0.3 and 0.5. With four of them the median is"
+        [3.0, 4.0, 3.6, 4.0, 1.2, 4.0, 1.4, 4.0],
+        "The ratios are 0.75, 0.9, 0.3 and 0.35. With four of them the median is"
         " halfway between the two in the middle.",
     ),
     ([5.0, 2.0], "There is one pair, so its ratio is the median."),
@@ -84,7 +84,7 @@ def _check_paired(answer: Answer) -> str | None:
                 "The pairs are not sorted: this is the one in the middle of the row.",
             ),
         )
-        note = _told(got, others, 0.006, note)
+        note = _told(got, others, 0.001, note)
         return f"{note}\n  input: {seconds}\n  expected: {expected:.4g}\n  got: {got!r}"
     return None
 
@@ -367,7 +367,7 @@ _ROOFS: tuple[tuple[int, int, float, float, str], ...] = (
     ),
     (
         8_190_735_360, 622_329_856, 16, 38,
-        "Do not round: on a slow machine it is 2.5 tokens a second.",
+        "Do not round: on a slow machine it is 2.51 tokens a second.",
     ),
 )  # fmt: skip
 
@@ -377,7 +377,7 @@ def _check_roof(answer: Answer) -> str | None:
         read = (parameters - embedding) * bits / 8
         expected = bandwidth * 1e9 / read
         got = answer(parameters, embedding, bits, bandwidth)
-        near = 0.01 * expected
+        near = 0.002 * expected
         if isinstance(got, Real) and abs(got - expected) < near:
             continue
         others = (
@@ -418,6 +418,8 @@ def _check_roof(answer: Answer) -> str | None:
         note = _told(got, others, near, note)
         if isinstance(got, Real) and abs(got * expected - 1) < 0.005:
             note = "These are seconds for a token. Return tokens for a second."
+        if any(got == round(expected, n) for n in range(2)):
+            note = "Do not round: on a slow machine it is 2.51 tokens a second."
         return (
             f"{note}\n  input: parameters={parameters}, embedding={embedding},"
             f" bits={bits}, bandwidth_gb_s={bandwidth}"

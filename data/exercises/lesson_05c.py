@@ -25,7 +25,9 @@ _MACHINES = [
                  "Qwen2.5-Coder-0.5B-Instruct")
     for memory_gb in (0.7, 1.6, 3.2, 6.4, 9.0, 12.8)
     for context in (1024, 8192, 32_768)
-] + [("Qwen3-0.6B", 2.131623936, 8192)]  # fmt: skip  # bf16 takes exactly this
+] + [  # bf16 takes exactly this
+    ("Qwen3-0.6B", 2.131623936, 8192), ("Qwen3-0.6B", 2.1316, 8192),
+]  # fmt: skip
 
 
 def _first(fits: Iterable[tuple[str, bool]]) -> str | None:
@@ -79,6 +81,7 @@ def _check_best(answer: Answer) -> str | None:
         "This is not the cache of this context: give `context` to memory().": (
             one_context
         ),
+        "This is None each time: return the name, do not print it.": [None] * len(got),
         "This is always the same format: try them one after the other.": (
             [got[0]] * len(got)
         ),
@@ -177,7 +180,7 @@ def _longest(card: catalog.ModelCard) -> int:
 
 def _check_longest(answer: Answer) -> str | None:
     got: list[Any] = []
-    exact, weightless, unlimited, native, usual = [], [], [], [], []
+    exact, weightless, unlimited, native, usual, ends = [], [], [], [], [], []
     cards = {name: catalog.find(name) for name in {name for name, *_ in _ROOMS}}
     for name, dtype, memory_gb in _ROOMS:
         card = cards[name]
@@ -188,6 +191,7 @@ def _check_longest(answer: Answer) -> str | None:
         unlimited.append(max(0, int(room / need.kv_cache_gb + 1e-9)))
         native.append(min(card.context_native, exact[-1]))
         usual.append(max(0, int(room / need.kv_cache_gb / 4096)))
+        ends.append(limit)
         got.append(answer(card, dtype, memory_gb))
     whole = [isinstance(a, Real) and float(a).is_integer() for a in got]
     told = [int(a) if is_so else 0 for a, is_so in zip(got, whole, strict=True)]
@@ -216,8 +220,10 @@ def _check_longest(answer: Answer) -> str | None:
     elif all(a in (b, b + 1) for a, b in zip(told, exact, strict=True)):
         note = "This is the first context that does not fit: one token less."
     elif all(a in (b, b - 1) for a, b in zip(told, exact, strict=True)):
-        note = "One token more still fits: what takes exactly memory_gb does."
-    elif all(a & (a - 1) == 0 or a == b for a, b in zip(told, exact, strict=True)):
+        note = "One token more still fits: what takes exactly memory_gb does. (Many"
+        note += " small sums are not exact: multiply.)"
+    elif all(a & (a - 1) == 0 and a < end or a == b
+             for a, b, end in zip(told, exact, ends, strict=True)):  # fmt: skip
         note = "Not only powers of two: the exact number of tokens."
     note = _note(got, beliefs, note)
     return (
@@ -334,7 +340,7 @@ def _check_dollars(answer: Answer) -> str | None:
         note = "Work out the cost of an hour, then the tokens of an hour."
         if not isinstance(got, Real):
             note = "Return a number of dollars."
-        elif any(abs(got - round(expected, n)) < 1e-9 for n in range(6)):
+        elif any(abs(got - round(expected, n)) < 1e-9 for n in range(9)):
             note = "This is rounded: return all digits."
         else:
             near = (n for v, n in beliefs if abs(got - v) <= 1e-6 * abs(v))

@@ -36,6 +36,11 @@ _CHATS: tuple[_Chat, ...] = (
         [1, 31, 33, 9, 41, 2, 9, 1, 31, 32, 9, 42, 2, 9],
         1, 2, [31, 32, 9],
     ),
+    (  # the header after an id that ends with 1, a longer role, an answer with its id
+        [1, 30, 9, 41, 31, 32, 9, 43, 2, 9, 1, 31, 32, 33, 9, 44, 2, 9,
+         1, 31, 32, 9, 42, 31, 2, 9],
+        1, 2, [31, 32, 9],
+    ),
 )  # fmt: skip
 
 
@@ -462,7 +467,7 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
     (
         [
             [_user("Hi"), _says("Hello!")],
-            [{"role": "human", "content": "Hi"}, _says("Hello!")],
+            [{"role": "assist", "content": "Hi"}, _says("Hello!")],
             [_user("Are you there?")],
             [_system("Go."), _user("2 + 3?"), _says("I count."), _tool("5"),
              _says("5")],
@@ -506,6 +511,12 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("Name a river."), _says("Nile"), _user("Thanks."), _says("Bye.")],
             [_user("What is 2 + 2 + 2?"), _says("6")],
             [_user("say hi!"), _says("Hi!")],
+            [_user("Name   a river."), _says("Nile")],
+            [_user("Please name a river."), _says("Nile")],
+            [_system("Name a river."), _user("Go."), _says("Nile")],
+            [_user("Which?"), _says("This."), _tool("Name a river."), _says("Nile")],
+            [_user("Is what 2 + 2?"), _says("4")],
+            [_user("What is 2 - 2?"), _says("0")],
         ],
         [*_TESTS, " Say  hi!\n"], 20,
         "A row leaks if any user's message has the words of a test, all of them, in"

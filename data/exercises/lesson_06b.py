@@ -49,6 +49,14 @@ _SIZES: tuple[tuple[_Points, str], ...] = (
     ),
     ([(5, 5, 20), (10, 9, 20)], "5 of 20 and 9 of 20 overlap."),
     ([(10, 300, 1000), (20, 9, 20)], "The best one's interval is wide: only 20."),
+    (
+        [(5, 40, 200), (10, 300, 1000), (20, 9, 20)],
+        "20 is the best. Its own lower end counts, though that of 10 is higher.",
+    ),
+    (
+        [(2, 45, 100), (4, 11, 20), (8, 600, 1000)],
+        "8 is the best. That the interval of 4 goes higher changes nothing.",
+    ),
     ([(100, 0, 50)], "One point alone is the best."),
 )
 
@@ -273,7 +281,8 @@ _BUDGETS: tuple[tuple[_Shapes, int, int, float], ...] = (
     ([(512, 64), (64, 512)], 6, 2, 0.22),
     ([(1024, 8)], 4, 2, 0.1),
     ([(512, 64), (64, 512)], 6, 2, 0.005),
-    ([(64, 192)], 4, 4, 1.1),  # above 64
+    ([(512, 64), (64, 512)], 6, 2, 0.02),  # only 1 fits
+    ([(64, 192)], 4, 4, 17.0),  # above 64: 4096
     ([(4096, 4096)], 36, 2, 37.74872),  # 16 bytes too few for 64
 )
 
@@ -541,11 +550,16 @@ def _check_plan(answer: Answer) -> str | None:
                  if pair[0] != pair[1])  # fmt: skip
     note = "Return three whole numbers: steps, warm-up steps, rows read."
     if all(len(p) == 3 and all(isinstance(v, Real) for v in p) for p in plain):
-        note = "A step takes batch_size * accumulate rows."
         # Steps first: warm-up and rows depend on them.
         part = next(k for k in range(3) if any(
             p[k] != r[k] for p, r in zip(plain, right, strict=True)
         ))  # fmt: skip
+        note = (
+            "A step takes batch_size * accumulate rows.",
+            "The steps are right. The warm-up is their share `warm_up`, to the nearest"
+            " whole number.",
+            "Steps and warm-up are right. A step reads batch_size * accumulate rows.",
+        )[part]
         beliefs = [_plan_beliefs(plan)[part] for plan in _PLANS]
         for told in beliefs[0]:
             if [b[told] for b in beliefs] == [p[part] for p in plain]:

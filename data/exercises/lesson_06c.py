@@ -26,8 +26,8 @@ _CONFUSED = {  # (what it is, what was answered) -> why not
     " above its lowest: it was better before.",
     (_FINE, _OVER): "The validation loss ends where it is lowest, or within a few per"
     " cent of it. That it lies above the training loss is no sign.",
-    (_HIGH, _FINE): "Here the loss jumps far above its start and never gets low. To end"
-    " below the start is not enough.",
+    (_HIGH, _FINE): "Here the loss jumps far above its start and never gets low"
+    " again. To end below the start is not enough.",
     (_HIGH, _LOW): "Here something moves: the loss jumps far above its start. Where the"
     " rate is too low, nothing does.",
     (_HIGH, _OVER): "The training loss is high, too. An overfitted model has learnt its"
@@ -227,6 +227,8 @@ def _pair_problem(prompt: str, target: str, messages: _Messages) -> str:
             "Turns are missing: all messages before the answer are in the prompt,"
             " and <|im_start|>assistant after them."
         )
+    if not thinks and "Two and two" in target:
+        return "This thought belongs to an earlier answer: the last one has none."
     if not thinks and target.startswith("<think>"):
         return "With the empty thought in the target, the model learns not to think."
     if not thinks and "<think>" not in prompt[prompt.rfind("<|im_start|>") :]:
@@ -242,6 +244,9 @@ def _pair_problem(prompt: str, target: str, messages: _Messages) -> str:
         return "A newline at the end of a content is lost: leave a content as it is."
     if (prompt + target).replace("\n", "") == (right + wanted).replace("\n", ""):
         return "Only newlines differ: after a role, after <|im_end|>, around a thought."
+    part = "target" if prompt == right else "prompt"
+    if target == wanted or prompt == right:
+        return f"Only the {part} is not as served: compare it with what is expected."
     return f"The answer {last['content']!r} is the target, all before it the prompt."
 
 
@@ -489,7 +494,7 @@ def _check_memory(answer: Answer) -> str | None:
     )
     if not all(plain):
         note = "Return one number, in GB."
-    elif any(values == [round(size, n) for size in right] for n in range(4)):
+    elif any(values == [round(size, n) for size in right] for n in range(7)):
         note = "Do not round: a pocket model needs thousandths of a GB."
     parameters, adapter, bits, way = _NEEDS[wrong]
     return (

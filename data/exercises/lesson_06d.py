@@ -45,6 +45,7 @@ _OUTCOMES = (  # questions won, lost, right both times, wrong both times
     (5, 15, 50, 30),
     (60, 40, 150, 150),
     (70, 55, 100, 75),
+    (19, 8, 30, 23),  # 5.2 %: do not round
     (13, 4, 20, 23),  # a corrected normal curve is too careful here
 )
 
@@ -359,6 +360,7 @@ _STEPS = (  # process, processes, step, batch_size, rows
     (1, 3, 1, 9, 5),
     (2, 3, 7, 6, 20),
     (3, 4, 25, 4, 30),
+    (0, 2, 1, 8, 4),  # a row twice
 )
 _UNEVEN = ((0, 3, 0, 8, 100), (1, 2, 4, 7, 100), (0, 4, 0, 6, 100), (0, 4, 1, 2, 60))
 
@@ -453,7 +455,8 @@ def _check_rows(answer: Answer) -> str | None:
             case, share = _STEPS[first], len(right[first])
             note = "Return a list of row numbers."
             if isinstance(got[first], ValueError):
-                note = f"This batch can be shared: {share} rows a process."
+                note = f"This batch can be shared: {share} rows a process. What raised"
+                note += " the ValueError?"
         else:
             note = _of_rows(lists, note)
         shown, expected, found = case, f"{right[first]}", got[first]
@@ -658,6 +661,11 @@ _PROMPTS: tuple[
         _turn("user", "Hi", "\n") + _OPENED,
         _turn("user", "Hi", " \n") + _OPENED,
         'A space before the newline makes another token of it: " \\n".',
+    ),
+    (
+        _turn("user", "Hi") + _OPENED,
+        _turn("User", "Hi") + _OPENED,
+        "A capital letter makes another token.",
     ),
     ([], _OPENED, "Training put nothing before the answer."),
     (_OPENED, [], "Serving sends nothing."),

@@ -252,6 +252,9 @@ _BUCKETS: tuple[tuple[_Buckets, float], ...] = (
     ([(0.5, 50), (1.0, 50), (2.0, 100), (_INF, 100)], 0.5),  # reached exactly
     ([(1.0, 3), (2.0, 4), (_INF, 4)], 1.0),
     ([(1.0, 3), (2.0, 10), (_INF, 10)], 0.75),  # 7.5 of 10
+    ([(0.5, 0), (1.0, 20), (2.0, 20), (5.0, 40), (_INF, 40)], 0.75),  # an empty bucket
+    ([(0.25, 0), (1.0, 20), (_INF, 20)], 0.75),  # the first one is empty
+    ([(1.0, 5), (2.0, 5), (_INF, 10)], 0.9),  # the highest finite limit is 2
 )
 
 
@@ -488,7 +491,7 @@ def _check_limits(answer: Any) -> str | None:
     try:
         limits = monitor.Thresholds(**answer)
     except CourseError as error:
-        return f"Thresholds refuses this: {error}\n  got: {answer!r}"
+        return f"Thresholds refuses this: {error.message}\n  got: {answer!r}"
     for day, values in (_GOOD_DAYS | _BAD_DAYS).items():
         fired, measured = _fired(limits, values), dict(zip(_RULES, values, strict=True))
         note = ""
@@ -675,6 +678,19 @@ def _cusum_beliefs(series: _Series) -> dict[str, int | None]:
     away = [abs(value - mean) for value in values]
     return {
         "Values count from 0.": None if right is None else right + 1,
+        "Without an alarm, return None.": -1 if right is None else right,
+        "This stops at the first value: return None only after the loop.": (
+            0 if right == 0 else None
+        ),
+        "Add the value first, then ask whether s is above the limit.": (
+            None if right is None or right + 1 == len(values) else right + 1
+        ),
+        "This is the first value that is equal: take the place from enumerate().": (
+            None if right is None else values.index(values[right])
+        ),
+        "Take the `mean` that is given, not that of these values.": _cusum(
+            values, fmean(values), slack, limit
+        ),
         "The sum must not fall below 0: a long good time would hide a drift.": _cusum(
             *series, floor=False
         ),
@@ -712,7 +728,8 @@ def _check_cusum(answer: Answer) -> str | None:
         return None
     beliefs = [_cusum_beliefs(series) for series in _SERIES]
     wrong = next(i for i in range(len(got)) if got[i] != right[i])
-    note = _note(got, right, beliefs, wrong) or "s = max(0, s + value - mean - slack)."
+    same = (told for told in beliefs[0] if [b[told] for b in beliefs] == got)
+    note = next(same, "s = max(0, s + value - mean - slack).")
     values, mean, slack, limit = _SERIES[wrong]
     return (
         f"{note}\n  input: values={values}, mean={mean}, slack={slack},"

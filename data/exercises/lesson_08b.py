@@ -53,6 +53,11 @@ _ROWS: tuple[tuple[list[int], int, str], ...] = (
         [20, 30, 400, 10, 60, 20, 40, 200, 20, 60], 4,
         "The longest row enters at the start, so it alone decides.",
     ),
+    (
+        [3, 3, 3, 2, 4], 3,
+        "Three rows are done after step 3, so both others enter at step 4: the longer"
+        " one runs to step 7.",
+    ),
     ([3, 6], 8, "There are fewer rows than seats: the longest row decides."),
 )  # fmt: skip
 
@@ -80,6 +85,10 @@ def _steps_beliefs(lengths: list[int], seats: int) -> _Beliefs:
         " rest takes a step, too.": total // seats,
         "This is total / seats: there is no part of a step, and a seat may be empty at"
         " the end.": total / seats,
+        "This is total / seats rounded up, or the longest row. No order has fewer"
+        " steps, but the order of the list may have more.": max(
+            math.ceil(total / seats), max(lengths)
+        ),
         "The longest rows go first here. Rows enter in the order of the list.": max(
             _ends(down, seats)
         ),
@@ -603,6 +612,11 @@ _CROWDS: tuple[tuple[_Crowd, str], ...] = (  # without a load: 0.7
     ((12, 5, 9, 0.6), "60 requests are in flight. A server is to hold 5.4 of them."),
     ((0.1, 5, 16), "0.5 requests are in flight: one server will do."),
     ((4, 2, 8, 0.5), "8 are in flight, 4 for each server: two servers, exactly."),
+    ((6, 2, 8, 0.5), "12 are in flight, 4 for each server: three servers, exactly."),
+    (
+        (6.01, 2, 8, 0.5),
+        "12.02 are in flight, 4 for each server: three do not hold the last 0.02.",
+    ),
     ((0, 5, 16), "At night nobody asks. One server must run, to be ready."),
     ((3.5, 1.5, 2, 0.9), "5.25 are in flight. A server is to hold 1.8 of them."),
 )

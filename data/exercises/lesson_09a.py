@@ -22,7 +22,11 @@ _LOOPS: tuple[tuple[list[int], int, str], ...] = (
         " that stays is [1, 2], not [2, 1].",
     ),
     ([5, 9, 9, 9, 9], 4, "A block may be a single id. Here it is 9, four times."),
-    ([5, 9, 9, 9], 4, "Three copies are fewer than four: this is no loop yet."),
+    (
+        [59, 9, 9, 9],
+        4,
+        "Three copies are fewer than four: this is no loop yet. 59 is another id.",
+    ),
     (
         [1, 2, 1, 2, 1, 2, 8],
         3,
@@ -32,6 +36,12 @@ _LOOPS: tuple[tuple[list[int], int, str], ...] = (
         [3, 4, 3, 4, 3, 4, 3, 4],
         2,
         "[3, 4, 3, 4] twice is a loop too, but [3, 4] is the smallest block.",
+    ),
+    (
+        [7, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2],
+        3,
+        "The last copy is cut, and two of its ids are there. The repetition reaches"
+        " back to the first 1, so [1, 2, 3] stays.",
     ),
     (
         [4, 1, 5, 1, 6, 1, 5, 1],
@@ -212,6 +222,13 @@ _CACHES: tuple[tuple[list[int], list[int], int, str], ...] = (
         "All of the prompt is in the cache, but its last token must be computed. So the"
         " last block cannot be used: 2 are read.",
     ),
+    (
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [1, 2, 3, 4, 5],
+        2,
+        "All of the prompt is in the cache. Its last token is outside the two whole"
+        " blocks, so both can be used: 1 is read.",
+    ),
     ([1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7], 4, "One whole block is shared: 3 are read."),
     (
         [1, 2, 3, 4],
@@ -253,7 +270,7 @@ def _check_read(answer: Answer) -> str | None:
             continue
         if got == len(prompt) - right and right * 2 != len(prompt):
             note = "This is what the cache saves. Return what is left to read."
-        elif isinstance(got, list | tuple):
+        elif isinstance(got, list | tuple | str | None):
             note = "Return how many, a number."
         return (
             f"{note}\n  input: cached={cached}, prompt={prompt}, block={block}"
@@ -403,6 +420,17 @@ _REPLIES: tuple[tuple[str, str, str, str, str], ...] = (
      "A space is white space, too, and a thought need not have two newlines."),
     (_HEAD, "<think>A</think>Hi<|im_end|>", "stop", "healthy",
      "This thought is short, one letter, but not empty."),
+    (_HEAD, "The piano no no no", "length", "healthy",
+     "\"piano\" is another word than \"no\", which comes three times only."),
+    (_HEAD, "yes no no yes no yes yes no", "length", "healthy",
+     "The same words come four times, but not in the same order each time."),
+    (_HEAD, "\n\n\n\n", "length", "healthy",
+     "There is no word at all, so none comes four times."),
+    (_HEAD, "Write <think></think> to skip the thought.<|im_end|>", "stop", "healthy",
+     "The tags are words of this answer; it does not begin with <think>."),
+    (_HEAD + "<think>\nHm.\n</think>\n\nHi<|im_end|>\n" + _HEAD + "<think>\n",
+     "First, 3 plus 4", "length", "thought cut",
+     "The </think> in the prompt closed an earlier thought, not this one."),
     (_HEAD, "<think>\n\n</think>\n\nA long story of a", "length", "empty thought",
      "The answer was cut, but the thought before it is empty, whatever `stop` is."),
 )  # fmt: skip

@@ -66,6 +66,24 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (  # text, parser, what to say if it 
         "<tool_call>\n<parameter=city>\nOslo\n</parameter>\n</tool_call>", "",
         "Not every < is a call: <function= must follow the tag.",
     ),
+    (
+        "<tool_call>\n<functions>weather</functions>\n</tool_call>", "",
+        "<functions> is not <function=.",
+    ),
+    (
+        "<tool_call>\n<function=weather>...", "qwen3_coder",
+        "The closing tag is missing. What follows the first tag counts, not what ends"
+        " the call.",
+    ),
+    (
+        '<tool_call>\n{"arguments": {"city": "Os', "hermes",
+        "The reply was cut. A { behind the first tag is enough.",
+    ),
+    ("<tool_call>\n", "", "Nothing follows this tag: the reply was cut."),
+    (
+        'Use these: {"city": "Oslo"}', "",
+        "There is no tag in it. find() gives -1 then, and -1 is a place, too.",
+    ),
 )  # fmt: skip
 
 
@@ -191,6 +209,7 @@ _LISTS: tuple[tuple[list[str], str | None], ...] = (
     (["A", "Qwen3-8B"], "4.51"),
     (["Qwen3.6-27B", "B", "Qwen2.5-7B"], "5.15"),
     (["C", "Qwen3-8B"], "4.51.3"),
+    (["Qwen3-8B", "C"], "4.51.3"),
     (["E", "C"], "4.51.10"),
     (["Qwen3-8B", "Qwen3-ASR"], None),
     (["Qwen3-ASR", "Qwen3-8B"], None),
@@ -331,6 +350,7 @@ _BOXES: tuple[tuple[_Box, str, _Box, _Box], ...] = (
     ((108, 905, 331, 957), "qwen2_5_vl", (1080, 1920), (728, 1316)),
     ((23, 117, 501, 988), "qwen2_vl", (640, 480), (644, 476)),
     ((311, 7, 613, 999), "qwen3_vl", (480, 640), (480, 640)),
+    ((500, 500, 750, 1000), "qwen3_vl", (1920, 1080), (1504, 832)),
 )
 
 
@@ -363,6 +383,11 @@ def _box_problem(got: list[Any], case: tuple[_Box, str, _Box, _Box]) -> str:
             [math.ceil(v * size[i % 2] / grid[i % 2]) for i, v in enumerate(box)],
             "Round to the nearest pixel, not up.",
         ),
+        (
+            [min(v, size[i % 2] - 1) for i, v in enumerate(right)],
+            "1000 is the far edge, as many pixels as the side has: do not cut it.",
+        ),
+        (_scaled(box, size, (999, 999)), "The numbers go from 0 to 1000, not 999."),
         (
             [right[0], right[1], right[2] - right[0], right[3] - right[1]],
             "Right and bottom are wanted, not width and height of the box.",

@@ -181,6 +181,14 @@ _TYPED: tuple[tuple[str, bool, str], ...] = (
         "One operation only: the tutor promises two or more.",
     ),
     (
+        f"Start with 5, add 4, add 7, double it, then multiply by 7. {_ASK}", True,
+        "Two operations or more: four are fine, too.",
+    ),
+    (
+        f"Start with 3, then add 4, double it. {_ASK}", False,
+        "'then' stands before the first operation, not before the last.",
+    ),
+    (
         f"Start with 12, add 4, then double it. {_ASK}", False,
         "The model knows starts of one digit, 12 has two.",
     ),
@@ -191,6 +199,18 @@ _TYPED: tuple[tuple[str, bool, str], ...] = (
     (
         f"Start with 3, add 4, then add 4. {_ASK}", False,
         "The model never saw the same operation twice.",
+    ),
+    (
+        f"Start with 3, add 4, double it, then add 4. {_ASK}", False,
+        "'add 4' comes twice, if not twice in a row.",
+    ),
+    (
+        f"Start with 3, add 4, add 4, then double it. {_ASK}", False,
+        "'add 4' comes twice: look at all operations, not at the last alone.",
+    ),
+    (
+        f"Start with 3, add 4, then double it? {_ASK}", False,
+        "A full stop ends the chain, no other sign.",
     ),
     (
         "Start with 3, add 4, then double it. What is the first digit?", False,
@@ -382,8 +402,16 @@ _GRADED: tuple[tuple[list[tuple[str, str]], list[str], list[int], str], ...] = (
         "This reply was cut: whatever stands there is no answer.",
     ),
     (
-        [("It is 4 + 8 = **12**!", "stop"), ("(7)", "stop")], ["12", "7"], [2, 0, 0],
+        [("Let me think", "length")], ["6"], [0, 0, 1],
+        "This one was cut and holds no number: it is one reply, so count it once.",
+    ),
+    (
+        [("It is 4+8=**12**!", "stop"), ("(7)", "stop")], ["12", "7"], [2, 0, 0],
         "Signs may stand around a number, and it may have two digits.",
+    ),
+    (
+        [("3 times 12 is 36, so it ends in 6, I think.", "stop")], ["6"], [1, 0, 0],
+        "The last number counts, not the largest, and words may follow it: 6.",
     ),
     (
         [("1", "stop"), ("2", "stop")], ["2", "1"], [0, 2, 0],
@@ -512,10 +540,10 @@ _FORMATS: tuple[tuple[list[dict[str, Any]], float, str | None, str], ...] = (
         "They are equally small: then take the one with the better interval.",
     ),
     (
-        [_row("a", 0.5, 20, 20), _row("b", 0.5, 99, 100), _row("c", 0.5, 290, 330)],
+        [_row("a", 0.5, 20, 20), _row("b", 0.5, 99, 100), _row("c", 0.5, 1740, 2000)],
         0.8, "b",
-        "Of equally small ones neither the share nor the number of right answers"
-        " decides, but the lower end.",
+        "Of equally small ones neither the share nor the number of right answers nor"
+        " the width decides, but the lower end.",
     ),
     (
         [_row("int8", 0.9, 99, 100)], interval(99, 100)[0], "int8",
@@ -532,7 +560,10 @@ def _check_format(answer: Answer) -> str | None:
             if got is not None and not isinstance(got, str):
                 note = "Return the name of the format alone, a text, or None."
             elif got is None and len(rows) > 1:
-                note = "Some hold: the smallest of those, not of all, is wanted."
+                note = (
+                    "You return nothing, or None. Yet some hold: the smallest of those,"
+                    " not of all, is wanted."
+                )
             return (
                 f"{note}\n  input: {rows}, {floor}\n  expected: {right!r}\n"
                 f"  got: {got!r}"
@@ -642,6 +673,23 @@ _PAIRS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "-" * 60 + "+" * 40, "+" * 100, "+" * 10 + "-" * 10, "+" * 8 + "-" * 12,
         "it forgets|2 of 20 old ones are lost: that is 10 %, not 2.",
+    ),
+    (
+        "-" * 10 + "+" * 90, "+" * 100, _OLD, _OLD,
+        "it pays|10 won, none lost: 10 is more than twice the square root of 10. Those"
+        " that stayed as they were do not count.",
+    ),
+    (
+        "-" * 9, "+" * 9, "+" * 80 + "-" * 20, "+" * 100,
+        "it pays|20 of the old ones are won, so none is gone.",
+    ),
+    (
+        "-" * 9, "+" * 9, "+" * 38, "+" * 36 + "--",
+        "it forgets|2 of 38 are 5.3 %, more than 5 %: do not round.",
+    ),
+    (
+        "---", "+++", _OLD, _OLD,
+        "no gain|3 won, none lost: 3 is less than twice the square root of 3, 3.46.",
     ),
     (
         "----+", "++++-", _OLD, _OLD,

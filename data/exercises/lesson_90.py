@@ -1,10 +1,12 @@
 """Exercises of lesson 90: a blind guess, a split by hash, labels, a whole thought."""
 
+import builtins
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 from numbers import Real
+from unittest.mock import patch
 
 from qwen_course import tasks
 from qwen_course.checks import Exercise, Wrong
@@ -12,9 +14,9 @@ from qwen_course.checks import Exercise, Wrong
 # --- 90.1 ---------------------------------------------------------------------------
 
 _BLIND = (
-    (list("00091"), list("0777799"), "Find the answer that was most frequent."),
+    (list("10009"), list("07777799"), "Find the answer that was most frequent."),
     (list("0123456789") + ["4"], list("0123456789"), "Ten digits, equally often."),
-    (list("aab"), list("aaaa"), "Not every set of answers has ten kinds."),
+    (list("334"), list("3333"), "Not every set of answers has ten kinds."),
     (list("2220"), list("1345"), "A favourite may never be right."),
 )
 
@@ -34,7 +36,7 @@ def _check_blind(answer: Callable[..., object]) -> str | None:
         elif value == 0:
             note = (
                 "Nothing is right? Compare the tests with the favourite itself, a text:"
-                " no number, and no pair of answer and count."
+                " no number, and no pair of answer and count. Divide with /, not //."
             )
         elif abs(value - 100 * expected) < 1:
             note = "Return a share, from 0 to 1, not per cent."
@@ -119,7 +121,23 @@ class _InAnotherRun(str):
     """A question with the hash() that another run of Python might give it."""
 
     def __hash__(self) -> int:
-        return int.from_bytes(str.encode(self[::-1])[:8].ljust(8, b"?"), "big")
+        return _another_hash(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # what was kept in a list is gone
+
+
+def _another_hash(value: object) -> int:
+    """The hash() of another run: of texts and what holds them it is another."""
+    if isinstance(value, str | bytes):
+        text = value if isinstance(value, bytes) else str.encode(value)
+        return int.from_bytes(text[::-1][:8].ljust(8, b"?"), "big")
+    if isinstance(value, tuple | frozenset):
+        return _HASH(tuple(map(_another_hash, value)))
+    return _HASH(value)
+
+
+_HASH = hash
 
 
 def _questions() -> list[str]:
@@ -149,7 +167,9 @@ def _check_split(answer: Callable[[str], object]) -> str | None:
     questions = _questions()
     first = [bool(answer(question)) for question in questions]
     again = [bool(answer(question)) for question in reversed(questions)][::-1]
-    other = [bool(answer(_InAnotherRun(question))) for question in questions]
+    with patch.object(builtins, "hash", _another_hash):
+        other = [bool(answer(_InAnotherRun(question))) for question in questions[::-1]]
+    other.reverse()
     for second, how, note in (
         (
             again, "twice",
@@ -262,7 +282,7 @@ def _check_labels(answer: Callable[..., object]) -> str | None:
             got == [-100 if i in read else i for i in [*read, *write]] + expected[end:]
         ):
             note = "Ids can occur in both: what is read is known by its place alone."
-        elif width == end:
+        elif width == end and (len(got) != width or not {*got} - {-100}):
             note = "This row is full: its padding is empty."
         elif len(got) != width:
             note = f"The row has {width} places, so it needs {width} labels."
@@ -276,6 +296,10 @@ def _check_labels(answer: Callable[..., object]) -> str | None:
                 "You moved the labels by hand. The loss itself looks one place ahead:"
                 " moved twice, each place must tell the token after the next."
             )
+        elif any(got) and all(
+            label in (-100, right) for label, right in zip(got, expected, strict=True)
+        ):
+            note = "All ids of `write` count: here some are left out."
         elif got[:end] == expected[:end]:
             note = "Padding is no text: a label there teaches it to write padding."
         return (
@@ -345,7 +369,7 @@ def _check_whole(answer: Callable[[float, int], object]) -> str | None:
     for loss, tokens in _THOUGHTS:
         expected, got = math.exp(-loss * tokens), answer(loss, tokens)
         value = float(got) if isinstance(got, Real) else math.nan
-        if abs(value - expected) < 1e-6:
+        if abs(value - expected) < 1e-5:
             continue
         note = "Probabilities of one token after the other are multiplied."
         if not isinstance(got, Real):
@@ -373,6 +397,8 @@ def _check_whole(answer: Callable[[float, int], object]) -> str | None:
                 "A loss is no error rate: it is -log p, and p = exp(-loss). Close to 0"
                 " the two look alike."
             )
+        elif any(abs(value - e ** (-loss * tokens)) < 1e-9 for e in (2.7, 2.72, 2.718)):
+            note = "These digits of e are too few: take math.exp."
         elif value in [round(expected, digits) for digits in range(6)]:
             note = "Do not round: return the probability as it is."
         return (
