@@ -28,7 +28,7 @@ _TENSORS: tuple[tuple[list[float], int, int, str], ...] = (  # weights, bits, gr
         "2 bits leave the codes -1, 0 and 1: the steps are 0.9 and 0.2.",
     ),
     (
-        [0.6, 0.22, 0.14, -0.06, -0.35], 3, 4,
+        [0.6, 0.22, 0.14, -0.45, -0.35], 3, 4,
         "The last group is shorter: one weight alone, with a scale of its own. All"
         " others are full: 4 and 1, not 3 and 2.",
     ),

@@ -89,7 +89,7 @@ def _check_best(answer: Answer) -> str | None:
     wrong = next(i for i, pair in enumerate(zip(got, expected, strict=True))
                  if pair[0] != pair[1])  # fmt: skip
     name, memory_gb, context = _MACHINES[wrong]
-    sizes_told = {f: round(m.total_gb, 2) for f, m in needs[wrong].items()}
+    sizes_told = {f: round(m.total_gb, 6) for f, m in needs[wrong].items()}
     note = _note(got, beliefs, f"The needs in GB are {sizes_told}.")
     if not all(isinstance(f, str | None) for f in got):
         note = "Return the name of one format, a text, or None."
