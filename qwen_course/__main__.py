@@ -21,18 +21,16 @@ from typing import Any
 from qwen_course import answers, catalog, models, weights
 from qwen_course.errors import CourseError
 
-Finding = dict[str, str]
-
 
 def _found(
     subject: str, text: object, fine: object = True, cure: str = "", worse: str = "note"
-) -> Finding:
+) -> dict[str, str]:
     """Return a line of the doctor; its status is "ok", "note" or "bad"."""
     status, cure = ("ok", "") if fine else (worse, cure)
     return {"subject": subject, "status": status, "text": str(text), "cure": cure}
 
 
-def _machine() -> Iterator[Finding]:
+def _machine() -> Iterator[dict[str, str]]:
     new, cure = sys.version_info >= (3, 11), "conda env create -f environment.yml"
     yield _found("Python", platform.python_version(), new, cure, "bad")
     usable = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0))
@@ -56,7 +54,7 @@ def _machine() -> Iterator[Finding]:
     yield _found("GPU", f"{gpu:.0f} GB" if gpu else "none; none is needed")
 
 
-def _libraries() -> Iterator[Finding]:
+def _libraries() -> Iterator[dict[str, str]]:
     """Compare what is installed with what is needed and with the tested set."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -77,7 +75,7 @@ def _libraries() -> Iterator[Finding]:
         yield _found(need.name, text, same, cure, worse)
 
 
-def _weights() -> Iterator[Finding]:
+def _weights() -> Iterator[dict[str, str]]:
     """Say for each role which weights are here, whether whole and whether usable."""
     from packaging.version import Version
 
@@ -109,7 +107,7 @@ def _weights() -> Iterator[Finding]:
         yield _found(f"role {role}", text, fine, cure, worse)
 
 
-def _lessons() -> Iterator[Finding]:
+def _lessons() -> Iterator[dict[str, str]]:
     """Say what each lesson uses, and how long it took on the reference machine."""
     timings = json.loads(catalog.text("timings.json"))
     for name, run in sorted(timings.items()):
@@ -126,7 +124,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Print what was found on this machine; return 1 when something is bad, else 0."""
     if options.symptom is not None:
         return _symptom(options)
-    found: list[Finding] = []
+    found: list[dict[str, str]] = []
     for look in (_libraries, _machine, _weights, _lessons):
         try:
             found += look()  # keeps what came before an error
@@ -169,7 +167,6 @@ def list_models(options: argparse.Namespace) -> None:
     """Print the catalogue, the cards whose name holds a word, or those of a role."""
     cards = [c for c in catalog.cards() if options.word.lower() in c.repo_id.lower()]
     names = models.ROLES.get(options.word, {}).values()
-    # `find` raises with the nearest names
     cards = cards or [catalog.find(name) for name in names or [options.word]]
     lines = []
     for card in cards:
@@ -196,11 +193,8 @@ def chat(options: argparse.Namespace) -> None:
     """Talk to a role: streaming, several turns. Ctrl-C stops a reply, then leaves."""
     from qwen_course import generate, show
 
-    settings = generate.Settings(
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        thinking=options.thinking,
-    )
+    names = ("max_new_tokens", "temperature", "thinking")
+    settings = generate.Settings(**{n: getattr(options, n) for n in names})
     models.quiet()
     loaded = models.load(options.role)
     print(f"{loaded.source}. An empty line or Ctrl-C ends the chat.", file=sys.stderr)
@@ -241,6 +235,7 @@ def serve(options: argparse.Namespace) -> None:
         if other := options.upstream:
             key = os.environ.get("QWEN_COURSE_UPSTREAM_KEY", "")
             backend, told = upstream.Upstream(other, key), other
+            server.refuse_itself(other, options.host, listener)
         else:
             models.quiet()
             loaded = models.load(options.role, options.profile)
@@ -254,27 +249,34 @@ def serve(options: argparse.Namespace) -> None:
         place = server.address(options.host, listener)
         said = f"{told}\nServing on {place}; Ctrl-C ends it."
         print(said, file=sys.stderr, flush=True)
-        server.serve(app, listener)
-    if kept.log_errors:
-        print(f"{kept.log_errors} lines could not be logged.", file=sys.stderr)
+        try:
+            server.serve(app, listener)
+        finally:  # it ends by KeyboardInterrupt
+            if lost := kept.log_errors:
+                print(f"{lost} lines could not be logged.", file=sys.stderr)
 
 
 def progress(options: argparse.Namespace) -> int:
     """Print which exercises were solved here, write or verify a certificate of it."""
     from qwen_course import checks
 
-    writes, reads = options.certificate, options.verify or options.roll_up
+    writes, reads = options.certificate is not None, options.verify or options.roll_up
     for name, given, there, needs in (
         ("name", options.name, writes, "--certificate"),
         ("no-answers", options.no_answers, writes, "--certificate"),
         ("run", options.again, reads, "--verify or --roll-up"),
-        ("key-file", options.key_file, writes or reads, "--certificate or --verify"),
+        (
+            "key-file",
+            options.key_file is not None,
+            writes or reads,
+            "--certificate or --verify",
+        ),
     ):
         if given and not there:
             raise CourseError(f"--{name} alone does nothing.", f"add {needs}.")
-    if options.certificate:
+    if writes:
         return _certify(options)
-    if options.verify or options.roll_up:
+    if reads:
         return _verify(options)
     done = checks.progress()
     _print(options, done.lessons, done)
@@ -285,9 +287,8 @@ def _certify(options: argparse.Namespace) -> int:
     """Write what was solved on this machine into a page."""
     from qwen_course import certificate, checks
 
-    rows = [asdict(row) for row in checks.solved_exercises()]
-    if options.no_answers:
-        rows = [row | {"source": ""} for row in rows]
+    left_out = {"source": ""} if options.no_answers else {}
+    rows = [asdict(row) | left_out for row in checks.solved_exercises()]
     totals = {name: len(tasks) for name, tasks in checks.progress().lessons.items()}
     about, key = certificate.about(), certificate.read_key(options.key_file)
     content = certificate.gather(options.name or "", rows, totals, about, date.today())
@@ -304,11 +305,10 @@ def _verify(options: argparse.Namespace) -> int:
 
     key, found = certificate.read_key(options.key_file), []
     if options.again:
-        fence = answers.isolation()
-        weak = [w for w in ("network", "writing") if fence.get(w) != "namespace"]
-        if weak:
-            note = f"Not restricted here while answers run: {', '.join(weak)}."
-            print(note, file=sys.stderr)
+        fence, parts = answers.isolation(), ("network", "writing", "signals")
+        weak = ["reading", *(part for part in parts if fence.get(part) != "namespace")]
+        note = f"Not restricted here while answers run: {', '.join(weak)}."
+        print(note, file=sys.stderr)
     for name in options.verify or options.roll_up:
         finding = certificate.read(name, key)
         again = checks.judge_again(finding.record) if options.again else {}
@@ -352,8 +352,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--run", dest="again", action="store_true", help=told)
     command["models"].add_argument("word", nargs="?", default="", help="part of a name")
     sizes, role = ("0.5b", "1.5b"), "a role or a name"
-    told = f"{role} (default chat)"
-    command["fetch"].add_argument("role", nargs="?", help=told)
+    command["fetch"].add_argument("role", nargs="?", help=f"{role} (default chat)")
     command["fetch"].add_argument("--size", choices=sizes, help="of the coder, instead")
     command["chat"].add_argument("--role", default="chat", help=role)
     command["chat"].add_argument("--system", default="", help="the system message")
@@ -375,8 +374,9 @@ def main(arguments: list[str] | None = None) -> int:
         ("log", str, None, "file for a JSON line a request, without texts"),
     ):
         told += f" (default {default})" if default else ""
-        option = {"type": kind, "default": default, "help": told}
-        command["serve"].add_argument(f"--{name}", **option)
+        command["serve"].add_argument(
+            f"--{name}", type=kind, default=default, help=told
+        )
     options = parser.parse_args(arguments)
     try:
         status = options.run(options)  # None from those that can only go well

@@ -4,27 +4,23 @@ Knows nothing of models or messages. A wrong answer is a verdict, never an excep
 """
 
 import ast
-import builtins
 import contextlib
 import itertools
 import json
 import math
 import os
 import re
-import threading
 import unicodedata
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import expressions, sandbox
+from . import expressions, sandbox, sources
 from .errors import CourseError
 
 _BLOCK = re.compile(  # indent, fence, tag, code up to a closing fence or the end
     r"^([ \t]*)(`{3,}|~{3,})([^`\n]*)\n(.*?)(?:^\1?[ \t]{0,3}\2[`~]*[ \t]*$|\Z)",
     re.MULTILINE | re.DOTALL,
 )
-_PARSING = threading.Lock()  # to silence warnings is not safe in threads
 _DEFINES = re.compile(r"^(async\s+def|def|class)\s+\w", re.MULTILINE)
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(
@@ -39,6 +35,7 @@ for xs in [[x] for x in range(-12, 31)] + [[7, 3, 9, 2], [4, -8, 12, -5, 6, 4, 1
     assert [type(f([*xs])), f([*xs])] == [type(wanted["f"](xs)), wanted["f"](xs)]
 """
 _PLAIN: dict[str, Any] = {  # how a number is written -> the same in plain characters
+    expressions.ONE_SIGN: expressions.spelt,
     "[\u2212\u2013]": "-",
     "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^{{{m[0].translate(expressions._RAISED)}}}",
     r"(?<=[=({])( ?)- (?=[\d.\\])": r"\1-",  # x = - 5
@@ -209,52 +206,9 @@ def extract_code(text: str) -> str:
         blocks.setdefault(tag, []).append(code)
     found = blocks["python"] or blocks[""]
     if not any(blocks.values()):
-        found = [text] if _tree(text) or _DEFINES.search(text) else []
+        found = [text] if sources.tree(text) or _DEFINES.search(text) else []
     chosen = [code for code in found if _DEFINES.search(code)] or found[-1:]
-    return "\n".join([code for code in chosen if _tree(code)] or chosen[-1:])
-
-
-def _tree(code: str) -> ast.Module | None:
-    """Return the syntax tree of a program, None if it is no Python or empty."""
-    with _PARSING, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "\d" in a model's code is not our warning
-        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-            tree = ast.parse(code)
-            return tree if tree.body else None
-    return None
-
-
-_KINDS = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
-_MAKERS = {*dir(builtins)} - {"print", "input", "open", "exec", "eval", "breakpoint"}
-_MAKERS |= {"re", "math", "string", "collections", "defaultdict", "Counter", "deque"}
-
-
-def _defines(node: ast.stmt) -> bool:
-    """Return whether a statement sets names, and calls nothing of the program's own."""
-    if not isinstance(node, ast.Assign | ast.AnnAssign):
-        return isinstance(node, _KINDS | ast.AsyncFunctionDef)
-    parts = [] if isinstance(node.value, ast.Lambda) else [*ast.walk(node)]
-    used = {n.id for n in parts if type(n) is ast.Name and type(n.ctx) is ast.Load}
-    used -= {name for name in used if name.isupper()}  # a constant made before
-    for loop in (part for part in parts if isinstance(part, ast.comprehension)):
-        used -= {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
-    return ast.Call not in map(type, parts) or used <= _MAKERS
-
-
-def definitions(code: str) -> str:
-    """Return a program's imports, functions, classes and constants.
-
-    Constants may call builtins, Counter() and the like. A cut end drops out, and
-    examples of use, of which a wrong one would fail a right function.
-    """
-    lines = code.split("\n")
-    starts = [n for n, line in enumerate(lines) if line[:1].strip()][1:][-40:]
-    programs = ("\n".join(lines[:end]) for end in [len(lines), *reversed(starts)])
-    if not (tree := next(filter(None, map(_tree, programs)), None)):
-        return code
-    with contextlib.suppress(RecursionError):  # in a very long sum, say
-        return "\n\n".join(map(ast.unparse, filter(_defines, tree.body)))
-    return code
+    return "\n".join([code for code in chosen if sources.tree(code)] or chosen[-1:])
 
 
 def run_python(
@@ -300,7 +254,7 @@ def solves(task: str, text: str, expected: str) -> Verdict:
 
     So does the same tool call, and code whose f returns the same, number by number.
     For "functions" and "cache" the tests are what is expected; of their programs, and
-    of those for "code", the `definitions` count.
+    of those for "code", the `sources.definitions` count.
     """
     got, wanted = text.strip(), expected.strip()
     if task == "algebra":
@@ -310,9 +264,9 @@ def solves(task: str, text: str, expected: str) -> Verdict:
             text = text.translate({ord(c): str(n) for n, c in enumerate(_HAN)})
         return same_number(text, expected)
     if task in ("functions", "cache"):
-        return run_python(definitions(extract_code(text)), expected)
+        return run_python(sources.definitions(extract_code(text)), expected)
     if task == "code" and got != wanted and "def " in got:
-        code = definitions(extract_code(got))
+        code = sources.definitions(extract_code(got))
         return run_python(code, _SAME_AS.format(code=repr(wanted)))
     call, right = (re.fullmatch(_CALL, whole) for whole in (got, wanted))
     with contextlib.suppress(ValueError, RecursionError):
@@ -358,6 +312,7 @@ SCRIPTS = {  # language -> scripts it is written in; those of one script are tol
     "ja": {"CJK", "HIRAGANA", "KATAKANA"}, "ko": {"HANGUL"}, "pt": {"LATIN"},
     "ru": {"CYRILLIC"}, "sw": {"LATIN"}, "tr": {"LATIN"}, "zh": {"CJK"},
 }  # fmt: skip
+_SHARED = {"KATAKANA-HIRAGANA": "KATAKANA", "IDEOGRAPHIC": "CJK"}  # the marks ー and 々
 _ENOUGH = 20  # letters from which py3langid is asked
 
 
@@ -365,7 +320,9 @@ def language(text: str) -> Language:
     """Return the language of a text, one of SCRIPTS, by py3langid and Unicode."""
     import py3langid
 
+    text = unicodedata.normalize("NFKC", text)  # full and half width
     names = [unicodedata.name(c, "?").split()[0] for c in text if c.isalpha()]
+    names = [_SHARED.get(name, name) for name in names]
     scripts = {name: names.count(name) / len(names) for name in sorted(set(names))}
     if len(names) < _ENOUGH and not {"CJK", "HIRAGANA"} & {*scripts}:
         return Language("", scripts)

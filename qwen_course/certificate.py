@@ -92,7 +92,7 @@ def about() -> dict[str, str]:
 
 def read_key(path: str | None) -> bytes:
     """Return the key in a file; none without a path."""
-    if not path:
+    if path is None:
         return b""
     hint = "python -c 'import secrets; print(secrets.token_hex())' > FILE makes one."
     try:
@@ -175,14 +175,12 @@ def verify(data: bytes, key: bytes = b"") -> Finding:
 
 def write(file: str, text: str) -> Path:
     """Write a page and return its path; overwrite nothing else than a page."""
-    path = Path(file)
+    path, hint = Path(file), "name another file: --certificate FILE"
     try:
         if path.exists() and not _RECORD.search(path.read_text("utf-8", "replace")):
-            rule = f"{path} is there, and it is no certificate."
-            raise CourseError(rule, "name another file: --certificate FILE")
+            raise CourseError(f"{path} is there, and it is no certificate.", hint)
         path.write_bytes(text.encode())  # bytes: no system's own line ends
     except OSError as error:
-        hint = "name another file: --certificate FILE"
         raise CourseError(f"{path} cannot be written: {error}.", hint) from None
     return path
 

@@ -7,6 +7,7 @@ by a hash, here of the bars. Knows no models.
 import json
 import random
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 from . import catalog
@@ -55,9 +56,8 @@ def draw(n: int, seed: int = 0, for_tests: bool = True) -> list[Chart]:
 def samples() -> list[Chart]:
     """Return the charts stored in `chart.jsonl`, in the file's order: all held out."""
     lines = catalog.text("samples/chart.jsonl").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [Chart(tuple((colour, height) for colour, height in row["bars"]))
-            for row in rows]  # fmt: skip
+    rows = [json.loads(line)["bars"] for line in lines]
+    return [Chart(tuple((colour, height) for colour, height in bars)) for bars in rows]
 
 
 def _chart_of_split(rng: Random, for_tests: bool) -> Chart:
@@ -78,11 +78,9 @@ def questions(chart: Chart) -> list[Problem]:
         "Which bar is shortest?": by_height[0][0],
         "Is the trend up, down or mixed?": trends.get(tuple(heights), "mixed"),
     }
-    for one, height in chart.bars:
-        for other, other_height in chart.bars:
-            if one != other:
-                taller = one if height > other_height else other
-                pairs[f"Which bar is taller, {one} or {other}?"] = taller
+    for (one, height), (other, other_height) in permutations(chart.bars, 2):
+        taller = one if height > other_height else other
+        pairs[f"Which bar is taller, {one} or {other}?"] = taller
     return [Problem("chart", *pair, level=number) for pair in pairs.items()]
 
 

@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,7 @@ def encode(
     from transformers.utils import get_json_schema
 
     rest = (thinking, add_generation_prompt)
+    tools = [*tools] if isinstance(tools, Iterator) else tools  # it is read twice
     real = render(tokenizer, messages, tools, *rest, **options)
     tools = [get_json_schema(tool) if callable(tool) else tool for tool in tools or []]
     control = tokenizer.get_added_vocab()

@@ -35,6 +35,7 @@ from qwen_course.errors import CourseError
 
 MEMORY_GB, PROCESSES, PRINTED = 1, 64, 2000  # limits of a check; PRINTED in characters
 _BLANK = "replace the placeholder in the cell above, run it, then run this cell again"
+_STOPPED = "it was stopped before it had an answer"
 _hints_given: dict[str, int] = {}
 _solutions_shown: set[str] = set()
 
@@ -131,7 +132,10 @@ def check(
         parts = parts if isinstance(parts, list | tuple) else [parts]
         if answer is None or any(part is ... for part in parts):
             return Result("not attempted", _BLANK)
-    result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
+    try:
+        result = (_judge_apart if isolated else _judge)(exercise, answer, seconds)
+    except KeyboardInterrupt:
+        return Result("your code raised", _STOPPED)
     if result.status != "correct":
         return result
     accepted = {
@@ -151,10 +155,10 @@ def check_source(exercise_id: str, source: str, seconds: float = 10.0) -> Result
     """
     exercise, apart = _find(exercise_id), sys.platform == "linux"
     with tempfile.TemporaryDirectory() as folder:
-        place = folder if apart else ""
-        made = functools.partial(sources.define, exercise.name, folder=place)
+        made = functools.partial(sources.define, exercise.name)
         outer = replace(exercise, check=lambda text: exercise.check(made(text)))
-        return (_judge_apart if apart else _judge)(outer, source, seconds)
+        judge = functools.partial(_judge_apart, folder=folder) if apart else _judge
+        return judge(outer, source, seconds)
 
 
 def hint(exercise_id: str) -> Text:
@@ -311,7 +315,9 @@ def _explain(error: BaseException, answer: object, seconds: float) -> tuple[str,
     return "your code raised", f"{text}\n  {note}"
 
 
-def _judge_apart(exercise: Exercise, answer: object, seconds: float) -> Result:
+def _judge_apart(
+    exercise: Exercise, answer: object, seconds: float, folder: str = ""
+) -> Result:
     """The verdict of a forked child; nothing that the child started outlives it."""
     receive, send = os.pipe()
     try:
@@ -320,9 +326,13 @@ def _judge_apart(exercise: Exercise, answer: object, seconds: float) -> Result:
     except OSError:  # no process to be had
         os.close(receive)
         os.close(send)
+        if folder:
+            return Result("your code raised", "no process can be started for it")
         return _judge(exercise, answer, seconds)
     if guard == 0:
         try:
+            if folder:  # before it forks: the child is in the new namespaces, too
+                sources.leave(folder)
             _guard(send, exercise, answer, seconds)
         finally:
             os._exit(0)  # no atexit of the kernel, no flush of its buffers
@@ -330,10 +340,11 @@ def _judge_apart(exercise: Exercise, answer: object, seconds: float) -> Result:
     with open(receive, "rb") as verdict:
         try:
             return Result(*json.loads(verdict.read()))
-        except (KeyboardInterrupt, ValueError):  # ValueError: the code killed the guard
-            os.kill(guard, signal.SIGTERM)
-            return Result("your code raised", "it was stopped before it had an answer")
+        except ValueError:  # the code killed the guard
+            return Result("your code raised", _STOPPED)
         finally:
+            with suppress(ProcessLookupError):
+                os.kill(guard, signal.SIGTERM)
             os.waitpid(guard, 0)
 
 

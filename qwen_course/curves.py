@@ -9,7 +9,7 @@ from typing import Any
 
 from qwen_course.answers import interval
 from qwen_course.errors import CourseError
-from qwen_course.plots import COLOURS, Picture, Point, _lines, titled
+from qwen_course.plots import COLOURS, Picture, Point, _lines, log_ticks, sheet, titled
 
 End = tuple[float, float, str, str]  # last point of a line, its name, its colour
 
@@ -37,20 +37,17 @@ def losses(histories: Any, title: str = "") -> Picture:
             for several curves, a dict name -> one of these.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullLocator
-
     named = histories if isinstance(histories, dict) else {"": histories}
     rows = {name: list(getattr(h, "losses", h)) for name, h in named.items()}
     for name, steps in (rows or {"": []}).items():
-        if not steps or not all({"step", "loss"} <= {*row} for row in steps):
+        known = (isinstance(r, dict) and {"step", "loss"} <= {*r} for r in steps)
+        if not steps or not all(known):
             rule = f"Curve {name!r} must be rows of step and loss, got {steps!r:.60}."
             raise CourseError(rule, "Pass what finetune.train returned.")
     rated = all("learning_rate" in row for steps in rows.values() for row in steps)
     tall = [4, 1] if rated else [4]
     look: dict[str, Any] = {"height_ratios": tall, "sharex": True, "squeeze": False}
-    figure, panels = plt.subplots(len(tall), figsize=(10, sum(tall)), **look)
-    figure.set_layout_engine("constrained")
+    figure, panels = sheet(len(tall), figsize=(10, sum(tall)), **look)
     top, bottom = panels[0, 0], panels[-1, 0]
     told, ends = list[str](), list[End]()
     colours = cycle(COLOURS[name] for name in ("line", "warn", "assistant", "tool"))
@@ -65,14 +62,10 @@ def losses(histories: Any, title: str = "") -> Picture:
         bottom.set(ylabel="learning\nrate", ylim=(0, None))
     if top.dataLim.y1 > 20 * top.dataLim.minposy:
         top.set_yscale("log")
-        top.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        top.yaxis.set_major_formatter("{x:g}")
-        top.yaxis.set_minor_locator(NullLocator())
+        log_ticks(top.yaxis)
     top.set_ylabel("loss in nats a counted token")
     bottom.set_xlabel("step")
     bottom.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    for axes in (top, bottom):
-        axes.spines[["top", "right"]].set_visible(False)
     _name(top, ends)
     handles, labels = top.get_legend_handles_labels()
     key = dict(zip(labels, handles, strict=True))
@@ -87,11 +80,10 @@ def _losses(
     axes: Any, rows: Sequence[dict[str, float]], history: Any, colour: str
 ) -> tuple[str, float, float, str]:
     """Draw one curve; return it as text, where it ends, and what to write there."""
-    import numpy as np
     from pandas import Series
 
     loss = Series({row["step"]: float(row["loss"]) for row in rows})
-    plain = loss.where(np.isfinite(loss)).dropna()
+    plain = loss[loss.abs() < float("inf")]
     part = len(loss) // 60 * 2 + 1  # odd: as many before as after
     mean = plain.rolling(part, center=True, min_periods=1).mean()
     thin = 0.3 if part > 1 else 1
@@ -110,7 +102,8 @@ def _losses(
         look: dict[str, Any] = {"mfc": "white", "color": colour, "lw": 1}
         axes.plot(checked, "--o", **look, label="validation")
         told += f"; validation {checked.iloc[-1]:.2g} at last"
-        told += f", lowest {checked.min():.2g} at step {checked.idxmin()}"
+        if checked.notna().any():  # none where it diverged before
+            told += f", lowest {checked.min():.2g} at step {checked.idxmin()}"
     kept = getattr(history, "best_step", None)
     if kept is not None:
         curve = checked if kept in checked else mean
@@ -140,11 +133,9 @@ def curve(
         title: a line above the picture.
         chance: the share that guessing gives, drawn as a line; 0: none.
     """
-    import matplotlib.pyplot as plt
-
     # What is no share is refused before anything is drawn.
     [interval(right, n) for points in lines.values() for _, right, n in points]
-    figure, axes = plt.subplots(figsize=(8, 3.8))
+    figure, axes = sheet(figsize=(8, 3.8), layout=None)
     told = _lines(axes, lines, chance)
     axes.set(xlabel=xlabel)
     axes.set_title(title, loc="left")
@@ -162,7 +153,6 @@ def by_number(
         xlabel: what is counted.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import NullLocator
 
     numbers = sorted({x for points in lines.values() for x, _, _ in points})
@@ -171,7 +161,7 @@ def by_number(
         raise CourseError(rule, "Write {name: [(examples, right, questions), ...]}.")
     # What is no share is refused before anything is drawn.
     [interval(right, n) for points in lines.values() for _, right, n in points]
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    figure, axes = sheet(figsize=(9, 4))
     told = _lines(axes, {name: sorted(lines[name]) for name in lines}, 0.0)
     axes.get_legend().remove()  # the names stand beside the lines
     least = min(x for x in numbers if x)
@@ -215,8 +205,7 @@ def before_after(table: Sequence[dict[str, Any]], title: str = "") -> Picture:
     wide = min(4, len(tasks))
     tall = -(-len(tasks) // wide)
     size = (10, 0.5 + tall * (0.6 + 0.58 * len(runs)))
-    figure, panels = plt.subplots(tall, wide, figsize=size, sharey=True, squeeze=False)
-    figure.set_layout_engine("constrained")
+    figure, panels = sheet(tall, wide, figsize=size, sharey=True, squeeze=False)
     told = []
     for axes in panels.flat[len(tasks) :]:
         axes.axis("off")
@@ -229,7 +218,6 @@ def before_after(table: Sequence[dict[str, Any]], title: str = "") -> Picture:
         axes.set(xlim=(0, 1.02), ylim=(0.6 - len(runs), 0.7), xticks=(0, 0.5, 1))
         axes.set_yticks([-place for place in range(len(runs))], runs)
         axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right"]].set_visible(False)
     text = "share of right answers, with its 95 % interval"
     text += f" (≈ same: overlaps that of {runs[0]})" * (len(runs) > 1)
     figure.supxlabel(text, fontsize=10)
@@ -299,8 +287,7 @@ def low_rank(
     update = scale * b @ a
     if not np.isfinite([w.sum(), update.sum()]).all():
         raise CourseError("A weight is not finite.", "Train with a lower rate.")
-    size = {"figsize": (10, 3.9), "width_ratios": [2.2, 1]}
-    figure, (left, right) = plt.subplots(1, 2, **size, layout="constrained")
+    figure, (left, right) = sheet(1, 2, figsize=(10, 3.9), width_ratios=[2.2, 1])
     (tall, wide), x = w.shape, 0.0
     gap = 0.3 * max(tall, wide)
     parts = {"W, frozen": w, f"update = {scale:.3g} B A": update, "B": b, "A": a}
@@ -321,7 +308,6 @@ def low_rank(
     right.plot(order, own / (own[0] or 1), ".", color=COLOURS["warn"], label="update")
     right.axvline(len(a) + 0.5, color="black", ls=":", lw=1, label=f"rank {len(a)}")
     right.set(xlabel="singular values, by size", ylabel="share of the largest")
-    right.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False)
     some = int((own > 1e-9 * (own[0] or 1)).sum())
     told = f"W {shapes[0]} has {w.size:,} weights"

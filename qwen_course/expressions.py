@@ -13,6 +13,7 @@ of negative numbers are complex: ln(x^2) is not 2 ln(x), and log is the natural 
 import contextlib
 import random
 import re
+import unicodedata
 from fractions import Fraction
 from operator import add, mul, sub, truediv
 from typing import Any
@@ -35,8 +36,17 @@ def _mixed(m: re.Match[str]) -> str:
     return f"({whole}+{over}/{under})" if small else m[0]
 
 
+def spelt(m: re.Match[str]) -> str:
+    """Return a fraction that is one sign in plain signs: 2½ is 2 1/2."""
+    plain = unicodedata.normalize("NFKC", m[2]).replace("\N{FRACTION SLASH}", "/")
+    return plain if m[1] is None else f" {plain}"
+
+
+ONE_SIGN = r"((?<=\d) ?)?([¼-¾⅐-⅞])"
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _REWRITE: dict[str, Any] = {
+    ONE_SIGN: spelt,
+    r"(?<=\d)[eE]([-+]\d\d)(?!\d)": r"*10^{\1}",  # 1e-07
     r"\\(?:text|mathrm|textbf|mathbf) ?\{([^{}]*)\}": r" \1 ",
     r"(?<![A-Za-z\\])([A-Za-z])_(?:\{(\w+)\}|(\w))": r" \1_\2\3 ",  # x_1, not log_2
     r"(?<=\d),(?=\d{3}(?!\d))|(?<! [A-Za-z])_(?:\{\w+\}|\w)": "",

@@ -29,6 +29,7 @@ _RANGES = {
     "alpha": (1e-6, 1e6), "dropout": (0.0, 0.99), "learning_rate": (1e-9, 10.0),
     "warm_up": (0.0, 1.0), "weight_decay": (0.0, 10.0),
 }  # fmt: skip
+TUNED = "its weights were tuned"
 _OWN = ("lora_", "trainable_tokens_delta")  # in the names of an adapter's weights
 
 
@@ -62,6 +63,10 @@ class LoraSettings:
         rules = out_of_range(self, _RANGES)
         if not isinstance(self.thinking, bool | None):
             rules["thinking"] = "True, False or None"
+        if not isinstance(self.targets, str | list | tuple | set | None):
+            rules["targets"] = "a name or a tuple of names of layers"
+        if not isinstance(self.new_tokens, list | tuple | range):
+            rules["new_tokens"] = "a tuple of ids, such as (151665,)"
         refuse(self, rules)
 
 
@@ -109,6 +114,8 @@ def train(
     with torch.random.fork_rng(devices), torch.enable_grad(), interrupts() as asked:
         torch.manual_seed(settings.seed)
         tuned = replace(loaded, model=_prepared(loaded, settings))
+        if settings.full:
+            tuned = replace(tuned, source=replace(loaded.source, why=TUNED))
         run = Run(tuned, rows, held, settings, accelerator)
         path = Path(checkpoint) if checkpoint else None
         if path and path.exists():
@@ -219,7 +226,7 @@ def save(tuned: Any, folder: Path | str) -> Path:
     part = folder.with_name(f".{folder.name}.{os.getpid()}")
     options: dict[str, Any] = {}
     if adapter:  # the name, not a path on this machine
-        model.peft_config["default"].base_model_name_or_path = tuned.source.name
+        model.peft_config["default"].base_model_name_or_path = _base(tuned)
         options = {"save_embedding_layers": False}  # it would ask the Hub
     try:
         model.save_pretrained(part, **options)
@@ -240,10 +247,14 @@ def save(tuned: Any, folder: Path | str) -> Path:
     return folder
 
 
+def _base(loaded: Any) -> str:
+    """Return the name of the weights below an adapter; tuned ones are others."""
+    return loaded.source.name + "+tuned" * (loaded.source.why == TUNED)
+
+
 def load(loaded: Any, folder: Path | str) -> Any:
     """Return a Loaded with the adapter that `save` wrote; the base stays as it is."""
     import peft
-    from safetensors import SafetensorError
 
     path = Path(folder) / "adapter_config.json"
     if not path.is_file():
@@ -257,15 +268,16 @@ def load(loaded: Any, folder: Path | str) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         rule = f"{path} cannot be read: {type(error).__name__}."
         raise CourseError(rule, "Save the adapter again.") from None
-    if base != loaded.source.name:
-        rule = f"This adapter was trained on {base}, not on {loaded.source.name}."
-        raise CourseError(rule, f"models.load({base!r})")
+    if base != _base(loaded):
+        rule = f"This adapter was trained on {base}, not on {_base(loaded)}."
+        hint = "Pass the tuned model that it was trained on."
+        raise CourseError(rule, hint if "+" in base else f"models.load({base!r})")
     with warnings.catch_warnings():  # of peft to other libraries
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
             model = peft.PeftModel.from_pretrained(_sharing(loaded.model), str(folder))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # a damaged config can raise anything in peft
             rule = f"The adapter in {folder} cannot be read: {type(error).__name__}."
             raise CourseError(rule, "Copy the whole folder again.") from error
     return replace(loaded, model=model.eval())
@@ -279,4 +291,5 @@ def merge(tuned: Any) -> Any:
     """
     if not hasattr(tuned.model, "peft_config"):
         raise CourseError("This model has no adapter.", "Pass history.tuned.")
-    return replace(tuned, model=copy.deepcopy(tuned.model).merge_and_unload().eval())
+    model = copy.deepcopy(tuned.model).merge_and_unload().eval()
+    return replace(tuned, model=model, source=replace(tuned.source, why=TUNED))

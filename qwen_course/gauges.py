@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from qwen_course.errors import CourseError
-from qwen_course.plots import COLOURS, Picture, titled
+from qwen_course.plots import COLOURS, Picture, log_ticks, titled
 
 Point = tuple[str, float, float]  # name, GB read for a token, tokens per second
 Row = tuple[str, float, float, float]  # name, value, low and high end of its interval
@@ -103,7 +103,6 @@ def roofline(points: Sequence[Point], bandwidth: float, title: str = "") -> Pict
         title: a line above the picture.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullLocator
 
     numbers = [bandwidth, *(value for _, *pair in points for value in pair)]
     if not points or not all(0 < value < float("inf") for value in numbers):
@@ -127,9 +126,7 @@ def roofline(points: Sequence[Point], bandwidth: float, title: str = "") -> Pict
     axes.set(xscale="log", yscale="log", xlim=ends)
     axes.set(xlabel="GB read for a token", ylabel="tokens per second")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_locator(NullLocator())
+        log_ticks(axis)
     axes.grid(alpha=0.3)
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
     axes.legend(**beside, frameon=False, fontsize=9)

@@ -20,10 +20,7 @@ from typing import Any
 
 from qwen_course import catalog, chat
 from qwen_course.errors import CourseError, TooLong
-from qwen_course.replies import EARLY_STOP as EARLY_STOP
-from qwen_course.replies import Piece as Piece
-from qwen_course.replies import Reply as Reply
-from qwen_course.replies import Settings as Settings
+from qwen_course.replies import EARLY_STOP, Piece, Reply, Settings
 from qwen_course.room import Room
 
 Messages = list[dict[str, Any]]

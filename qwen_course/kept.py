@@ -45,7 +45,7 @@ def read(path: Path, meaning: Callable[[Any], T]) -> T | None:
         return meaning(json.loads(path.read_text("utf-8-sig")))  # editors' mark
     except FileNotFoundError:
         pass
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
         names = (Path(f"{path}.broken{number}") for number in chain([""], count(2)))
         path.replace(next(name for name in names if not name.exists()))
     return None

@@ -160,7 +160,10 @@ def refuse_leaks(
             if message["role"] == "assistant":
                 found.append(json.dumps(asked))
             elif message["role"] in ("system", "user"):
-                asked.append([message["role"], str(message["content"]).strip()])
+                content = message["content"]
+                if isinstance(content, list):  # the API's form of the same text
+                    content = "".join(str(p.get("text", p)) for p in content)
+                asked.append([message["role"], content.strip()])
         return [*found, json.dumps(asked)]
 
     places = {questions(f"{name} {n}", test)[-1]: n for n, test in enumerate(tests)}

@@ -124,7 +124,8 @@ def resolve(role: str, profile: str | None = None) -> Source:
             hint = f"{error.hint}; or a role: {', '.join(ROLES)}."
             raise UnknownModel(error.message, hint) from None
         return _source(name, name, "named", "asked for by name")
-    why = "profile pocket"
+    lacks = f"the profile {wanted} has no model for {role}"
+    why = lacks if wanted in ("small", "gpu") else "profile pocket"
     if wanted == "room":
         offered, why = _offered(*_room(), round(time.monotonic(), -1))
         if name := _in_room(role, offered):
@@ -298,7 +299,7 @@ def _load(path: Path, dtype: str, device: str) -> tuple[Any, Any, Any]:
     import transformers
 
     kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+    if kind not in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
         raise CourseError(f"Unknown dtype {dtype!r}.", 'try "bfloat16" or "float32".')
     try:
         torch.empty(0, device=device)

@@ -389,8 +389,8 @@ class Monitor:
         """Return a pandas frame, a row a record; what was not measured is NaN."""
         import pandas as pd
 
-        rows = [vars(row) for row in self.records()]
-        return pd.DataFrame(rows, columns=[field.name for field in fields(Record)])
+        df = pd.DataFrame(map(vars, self.records()), columns=[*Record.__annotations__])
+        return df.astype({name: float for name in df if df[name].isna().all()})
 
     def exposition(self) -> bytes:
         """Return what was counted since the start, in Prometheus' text format 0.0.4."""

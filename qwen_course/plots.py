@@ -53,6 +53,25 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}
 
 
+def sheet(*grid: int, layout: Any = "constrained", **how: Any) -> tuple[Any, Any]:
+    """Return a figure and its axes as `plt.subplots`, open above and on the right."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(*grid, layout=layout, **how)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def log_ticks(axis: Any) -> None:
+    """Tick a logarithmic axis at 1, 2, 5, 10, 20, ..., written in full."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
 def titled(figure: Any, title: str, told: Sequence[str]) -> Picture:
     """Return a picture with a title above it; its text tells the title, then `told`."""
     figure.suptitle(title, x=0.02, ha="left")
@@ -61,11 +80,9 @@ def titled(figure: Any, title: str, told: Sequence[str]) -> Picture:
 
 def timeline(pieces: Sequence[Piece], reply: Reply) -> Picture:
     """Return a streamed reply on a clock: a bar while it reads, a tick a token."""
-    import matplotlib.pyplot as plt
-
     first = reply.first_token_seconds
     moments = [*accumulate(reply.token_seconds, initial=first)]
-    figure, axes = plt.subplots(figsize=(10, 2.2))
+    figure, axes = sheet(figsize=(10, 2.2), layout=None)
     axes.barh(0, first, 0.5, color=COLOURS["user"], hatch="///", edgecolor="white")
     axes.text(0, -0.33, f"reads {reply.prompt_tokens} prompt tokens at once", va="top")
     axes.vlines(moments, -0.25, 0.25, color=COLOURS["assistant"], lw=3)
@@ -75,7 +92,7 @@ def timeline(pieces: Sequence[Piece], reply: Reply) -> Picture:
         axes.text(place, 0.32, piece.text.strip(), rotation=55, fontsize=9)
     axes.text(moments[-1], -0.33, "writes one by one", va="top", ha="right")
     axes.set(xlabel="seconds since the question", ylim=(-0.8, 1.1), yticks=[])
-    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     alt = "A reply on a clock: a bar where the prompt is read, then a tick a token."
     return Picture(figure, alt)
 
@@ -85,9 +102,7 @@ def family(cards: Sequence[ModelCard], labels: Sequence[str] = ()) -> Picture:
 
     From a mixture of experts (MoE), the parameters at work on a token hang below.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(10, 4.6))
+    figure, axes = sheet(figsize=(10, 4.6), layout=None)
     dated = [card for card in cards if card.released]
     for card in dated:
         year, month = map(int, card.released.split("-"))
@@ -101,7 +116,6 @@ def family(cards: Sequence[ModelCard], labels: Sequence[str] = ()) -> Picture:
     axes.set(yscale="log", ylabel="billion parameters")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("● dense   ◆ MoE, all its experts   ○ MoE, at work", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
     sizes = sorted(card.params_total_b for card in dated)
     alt = f"{len(dated)} models by month, {sizes[0]:g} to {sizes[-1]:,.0f} billion"
     return Picture(figure, f"{alt} parameters; from a MoE hangs its active part.")
@@ -118,9 +132,7 @@ def skyline(
         limit_gb: the memory that may be used, in GB.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(10, 4.4))
+    figure, axes = sheet(figsize=(10, 4.4), layout=None)
     top, told = 3 * limit_gb, []
     axes.axhline(limit_gb, color=COLOURS["warn"], lw=2.5)
     text = f"my machine: {limit_gb:.1f} GB usable"
@@ -137,7 +149,6 @@ def skyline(
     axes.set_xticks(range(len(names)), names)
     axes.set(ylim=(0, top), ylabel="GB")
     axes.set_title(f"{title}   ▆ weights   ▨ KV cache".strip(), loc="left", pad=30)
-    axes.spines[["top", "right"]].set_visible(False)
     return Picture(figure, f"Memory against {limit_gb:.1f} GB: {'; '.join(told)}.")
 
 
@@ -168,11 +179,9 @@ def rivals(steps: Sequence[Step], title: str = "") -> Picture:
             likeliest first, each with its probability.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
-
     count, most = len(steps), max(len(candidates) for _, candidates in steps)
     lines = -(-count // _COLUMNS)
-    figure, panels = plt.subplots(lines, figsize=(10, 1.9 * lines), squeeze=False)
+    figure, panels = sheet(lines, figsize=(10, 1.9 * lines), squeeze=False, layout=None)
     figure.subplots_adjust(hspace=0.02)
     for place, (taken, candidates) in enumerate(steps):
         axes, x = panels[place // _COLUMNS, 0], place % _COLUMNS
@@ -225,8 +234,7 @@ def heat(
     shares = [c for line in cells for c in line if isinstance(c, tuple)]
     [*starmap(interval, shares)]  # refuses what is no share, before anything is drawn
     tall = 0.55 if shares else 0.36
-    size = (2.2 + 1.15 * len(columns), 0.8 + tall * len(rows))
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    figure, axes = sheet(figsize=(2.2 + 1.15 * len(columns), 0.8 + tall * len(rows)))
     told = [" | ".join(["", *columns]).lstrip()]
     for y, line in enumerate(cells):
         texts = []
@@ -279,7 +287,6 @@ def _lines(axes: Any, lines: dict[str, Sequence[Point]], chance: float) -> list[
     if chance:
         axes.axhline(chance, color="#777777", lw=1, label=f"guessing, {chance:.0%}")
     axes.set(ylim=(-0.03, 1.05), ylabel="share of right answers")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
     return told
 
@@ -297,12 +304,9 @@ def scrubber(
         kept: how many tokens are kept; what is lost is grey and struck through.
         points: accuracy of many problems by budget, (budget, right answers, questions).
     """
-    import matplotlib.pyplot as plt
     import numpy as np
 
-    figure, (top, bottom) = plt.subplots(
-        2, figsize=(10, 5.4), height_ratios=[1.25, 1], layout="constrained"
-    )
+    figure, (top, bottom) = sheet(2, figsize=(10, 5.4), height_ratios=[1.25, 1])
     top.axis("off")
     row, column, width = 0, 0.0, 96.0
     for place, token in enumerate(thought):
@@ -317,8 +321,7 @@ def scrubber(
         if token.endswith("\n") or column > width:
             row, column = row + 1, 0.0
     row += 1 + bool(column)
-    good = given[kept] == right
-    sign = "right" if good else "wrong"
+    sign = "right" if given[kept] == right else "wrong"
     for place, answer in enumerate(given):
         fits = answer == right
         left = place * width / len(given)
@@ -355,13 +358,12 @@ def occlusion(
         under: what each cell shows, as text; "" for nothing.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
     import numpy as np
 
     falls = np.round(falls, 2) + 0.0  # the sum makes 0.00 of -0.00
     rows, columns = falls.shape
     high, wide = image.height / rows, image.width / columns
-    figure, panels = plt.subplots(1, 2, figsize=(7.6, 4.1), layout="constrained")
+    figure, panels = sheet(1, 2, figsize=(7.6, 4.1))
     shadow = np.zeros((rows, columns, 4))
     shadow[..., 3] = 0.7 * falls.clip(0, 1)
     panels[1].set_title(f'fall of "{answer}" when a cell is covered', fontsize=10)

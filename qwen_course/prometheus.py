@@ -38,7 +38,7 @@ class Metrics:
         told = "Questions passed in the latest run"
         self.canary = Gauge("qwen_canary_pass_ratio", told, registry=to)
         self.canary.set(math.nan)  # not measured yet
-        self.errors: set[str] = set()
+        self.errors = {""}  # no error is never "other"
 
     def add(self, record: Any) -> None:
         """Count a record; a pair of labels is a time series, so they are bounded."""

@@ -20,12 +20,9 @@ from qwen_course.generate import Reply, Settings
 Chunk = dict[str, Any]
 # Fields that change nothing here; everything else that is unknown is refused.
 _IGNORED = {"user", "metadata", "store", "safety_identifier", "prompt_cache_key"}
-_OFF: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "logprobs": (False,),
-    "parallel_tool_calls": (True,),
-}
-_OFF |= {"response_format": ({"type": "text"},), "logit_bias": ({},)}  # if given, this
+# These may be given as what holds here anyway.
+_OFF: dict[str, Any] = {"frequency_penalty": 0, "logprobs": False, "logit_bias": {}}
+_OFF |= {"parallel_tool_calls": True, "response_format": {"type": "text"}}
 
 
 class ApiError(Exception):
@@ -47,18 +44,15 @@ class ApiError(Exception):
         return {"error": told | {"param": self.param, "code": self.code}}
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class StreamOptions(_Model):
+class StreamOptions(BaseModel):
     """What a stream holds besides the text."""
 
+    model_config = ConfigDict(extra="forbid")
     include_usage: bool = False  # one more chunk at the end, with the counts
     include_obfuscation: bool = False  # OpenAI's; nothing is padded here
 
 
-class ChatRequest(_Model):
+class ChatRequest(BaseModel):
     """A request to /v1/chat/completions; None means: as published for the model."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -92,7 +86,7 @@ class ChatRequest(_Model):
         """Return what `generate` calls this; ApiError for what it cannot do."""
         extra = self.model_extra or {}
         for name in sorted(extra.keys() - _IGNORED):
-            if extra[name] is not None and extra[name] not in _OFF.get(name, ()):
+            if extra[name] not in (None, _OFF.get(name)):
                 told = f"{name} is not supported by this server."
                 raise ApiError(400, told, param=name, code="unsupported_parameter")
         if self.tool_choice not in (None, "auto", "none"):
@@ -175,15 +169,14 @@ class Chunks:
         self._same: Chunk = {"id": f"chatcmpl-{uuid.uuid4().hex}", "model": model}
         self._same |= {"object": "chat.completion.chunk", "created": int(time.time())}
 
-    def delta(self, index: int, **delta: Any) -> Chunk:
-        """Return a chunk that adds to choice `index`."""
-        choice = {"index": index, "delta": delta, "finish_reason": None}
+    def delta(self, index: int, reason: str | None = None, **delta: Any) -> Chunk:
+        """Return a chunk that adds to choice `index`, or with a reason ends it."""
+        choice = {"index": index, "delta": delta, "finish_reason": reason}
         return self._same | {"choices": [choice]}
 
     def finish(self, index: int, reason: str) -> Chunk:
         """Return the last chunk of choice `index`."""
-        choice = {"index": index, "delta": {}, "finish_reason": reason}
-        return self._same | {"choices": [choice]}
+        return self.delta(index, reason)
 
     def usage(self, replies: Iterable[Reply]) -> Chunk:
         """Return the chunk of counts that ends a reply; it has no choices."""

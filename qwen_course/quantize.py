@@ -137,11 +137,8 @@ class QuantizedTensor(nn.Module):
         number, scales = self.shape.numel(), self.scales
         codes = unpack(self.packed, self.scheme.bits, number)
         codes = nn.functional.pad(codes, (0, -number % self.group))
-        rows = codes.view(-1, self.group)
-        nf4 = self.scheme.kind == "nf4"
-        rows = (
-            nf4_levels().to(codes.device)[rows] if nf4 else (rows - self._half).float()
-        )
+        rows, nf4 = codes.view(-1, self.group), self.scheme.kind == "nf4"
+        rows = nf4_levels().to(rows.device)[rows] if nf4 else rows - self._half
         if isinstance(scales, QuantizedTensor):
             scales = scales.dequantize() + self.mean
         rows = rows * scales.float()[:, None]
@@ -152,6 +149,9 @@ class QuantizedTensor(nn.Module):
 
 def quantize_tensor(weight: Tensor, scheme: Scheme | None = None) -> QuantizedTensor:
     """Return a tensor rounded to the nearest steps of a scheme (default: Scheme())."""
+    if not isinstance(scheme, Scheme | None):
+        rule = f"scheme must be quantize.Scheme, got {scheme!r:.60}."
+        raise CourseError(rule, "write quantize.Scheme(bits=4, group=64).")
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         rule = f"weight must be a tensor of floats, got {weight!r:.60}."
         raise CourseError(rule, "write quantize_tensor(layer.weight).")
@@ -214,9 +214,7 @@ def quantize_model(
     for name in names:
         layer = model.get_submodule(name)
         if packed:
-            parent, _, last = name.rpartition(".")
-            small = QuantizedLinear(layer, scheme or Scheme())
-            setattr(model.get_submodule(parent), last, small)
+            model.set_submodule(name, QuantizedLinear(layer, scheme or Scheme()))
         else:
             rounded = quantize_tensor(layer.weight, scheme).dequantize()
             # a new parameter: an embedding that shares the old one stays as it is
@@ -334,6 +332,10 @@ def compare(
     window: int = 512, stride: int = 256,
 ) -> Comparison:  # fmt: skip
     """Return how far a model is from its reference; arguments as in `perplexity`."""
+    sizes = [m.model.get_input_embeddings().weight.shape[0] for m in (reference, other)]
+    if sizes[0] != sizes[1]:
+        rule = f"The models have {sizes[0]} and {sizes[1]} tokens, not the same ones."
+        raise CourseError(rule, "compare a model with a changed copy of itself.")
     surprise, kl, same, number = [0.0, 0.0], 0.0, 0, 0
     for ids, scored in _windows(reference, texts, window, stride):
         right = _log_probabilities(reference.model, ids, scored)

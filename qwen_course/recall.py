@@ -172,9 +172,8 @@ def quiz(lesson: str, today: Callable[[], date] = date.today) -> Quiz:
     with _state() as (state, _):
         open_ = state["quiz"]
         if open_.get("lesson") != lesson or open_["answered"] not in (None, f"{day}"):
-            chosen = _chosen(items, state, day)
-            times = [state["items"].get(i.id, {"times": 0})["times"] for i in chosen]
-            turns = {i.id: n for i, n in zip(chosen, times, strict=True)}
+            turns = dict.fromkeys((i.id for i in _chosen(items, state, day)), 0)
+            turns |= {n: r["times"] for n, r in state["items"].items() if n in turns}
             state["quiz"] = {"lesson": lesson, "turns": turns, "answered": None}
         return _shown(state["quiz"])
 
@@ -242,21 +241,19 @@ def _items(_: Path) -> dict[str, Item]:
 
 def _chosen(items: list[Item], state: State, day: date) -> list[Item]:
     """Three items by the rule at the top of this module."""
-    known, last = state["items"], state["quiz"].get("turns", {})
-
-    def age(item: Item) -> tuple[int, str]:
-        return known[item.id]["box"], known[item.id]["day"]
+    age = {name: (row["box"], row["day"]) for name, row in state["items"].items()}
+    last = state["quiz"].get("turns", {})
 
     def rested(item: Item) -> bool:
-        box, since = age(item)
+        box, since = age[item.id]
         days = REST[min(box, len(REST) - 1)]
         return day >= date.fromisoformat(since) + timedelta(days)
 
     others = [item for item in items if item.id not in last]
-    new = [item for item in others if item.id not in known]
-    old = sorted((item for item in others if item.id in known), key=age)
-    wrong = [item for item in old if age(item)[0] == 0][:1]
-    right = [item for item in old if age(item)[0] > 0 and rested(item)][:1]
+    new = [item for item in others if item.id not in age]
+    old = sorted((i for i in others if i.id in age), key=lambda i: age[i.id])
+    wrong = [item for item in old if age[item.id][0] == 0][:1]
+    right = [item for item in old if age[item.id][0] > 0 and rested(item)][:1]
     return [*dict.fromkeys([*wrong, *right, *_by_turns(new, items), *old])][:QUESTIONS]
 
 

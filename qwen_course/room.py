@@ -19,6 +19,24 @@ _KEY = "set QWEN_COURSE_ROOM_KEY to the key you got."
 _EXTRA = ("top_k", "min_p", "repetition_penalty", "thinking_budget")  # beyond it
 
 
+def connect(
+    client: Any, url: str, key: str, hints: tuple[str, str], **options: Any
+) -> Any:
+    """Return an openai client of a server; hints are for a bad key, a bad address."""
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        rule = "The key for the server holds a character that no key can have."
+        raise CourseError(rule, hints[0])
+    try:
+        return client(base_url=url, api_key=key or "none", **options)
+    except ImportError as error:  # ALL_PROXY names a SOCKS proxy
+        rule = f"The proxy of this machine cannot be used: {error}"
+        raise CourseError(rule, "unset ALL_PROXY, or set NO_PROXY.") from None
+    except Exception as error:  # httpx.InvalidURL: not an OpenAIError
+        rule = f"{url!r} is no address of a server: {error}"
+        raise CourseError(rule, hints[1]) from None
+
+
 class Room:
     """A model behind an OpenAI-compatible server, in the place of a model in memory.
 
@@ -35,20 +53,10 @@ class Room:
         except ImportError:
             rule = "Replies from a server need the package openai."
             raise CourseError(rule, "python -m pip install openai") from None
-        key = key.strip()
-        if not (key.isascii() and key.isprintable()):
-            rule = "The key for the server holds a character that no key can have."
-            raise CourseError(rule, _KEY)
         self.url, self.name = url, name
         self.device = SimpleNamespace(type=url)
-        try:
-            self._client = openai.OpenAI(
-                base_url=url, api_key=key or "none", timeout=120
-            )
-        except Exception as error:  # httpx.InvalidURL: not an OpenAIError
-            rule = f"{url!r} is no address of a server: {error}"
-            hint = "export QWEN_COURSE_ROOM=http://TEACHER:8000/v1"
-            raise CourseError(rule, hint) from None
+        hints = (_KEY, "export QWEN_COURSE_ROOM=http://TEACHER:8000/v1")
+        self._client = connect(openai.OpenAI, url, key, hints, timeout=120)
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         """Raise what __getattr__ raises: there are no logits here."""
@@ -62,7 +70,7 @@ class Room:
         """Return the names of the models that the server offers."""
         try:
             found = self._client.with_options(timeout=5.0, max_retries=0).models.list()
-            return [model.id for model in found.data]
+            return [model.id for model in found.data or []]
         except Exception as error:
             raise self._told(error) from None
 
@@ -71,7 +79,8 @@ class Room:
     ) -> Generator[Piece | Reply, None, None]:
         """Return an iterator over pieces as the server sends them, the Reply last.
 
-        Its `budget_cut` is False always: a server does not tell.
+        Its `budget_cut` is False always, and tags and the end-of-turn token are in its
+        `answer_tokens`: a server does not tell.
         """
         from transformers.utils import get_json_schema
 
@@ -103,7 +112,7 @@ class Room:
             with self._client.chat.completions.create(**body) as chunks:
                 for chunk in chunks:
                     usage = chunk.usage or usage
-                    for choice in chunk.choices:
+                    for choice in chunk.choices or []:
                         ended = choice.finish_reason or ended
                         for piece in _pieces(choice.delta, calls):
                             moments.append(time.perf_counter() - started)
@@ -150,18 +159,26 @@ class Room:
             if error.status_code == 404:
                 hint = "is the address whole, as http://TEACHER:8000/v1?"
             return CourseError(f"The server {self.url} answers: {told}", hint)
+        if type(error) is openai.APIError:  # told in the middle of a reply
+            rule = f"The server {self.url} broke off: {error}"
+            return CourseError(rule, "change what it names, or ask again.")
         if isinstance(error, openai.OpenAIError):
             rule = f"No answer from the server {self.url}: {error}"
             return CourseError(rule, "check the address; is the server running?")
-        return CourseError(f"{type(error).__name__} while reading from {self.url}.")
+        rule = f"{self.url} answers in no way of OpenAI's API: {type(error).__name__}."
+        return CourseError(
+            rule, "is it the address of a model's server, ending in /v1?"
+        )
 
 
 def _pieces(delta: Any, calls: dict[int, list[str]]) -> Sequence[Piece]:
     """Return the pieces of a delta; calls of tools are gathered, name and arguments."""
+    if delta is None:  # some servers end a reply so
+        return []
     for call in delta.tool_calls or []:
         known = calls.setdefault(call.index, ["", ""])
-        known[0] += call.function.name or ""
-        known[1] += call.function.arguments or ""
+        known[0] += (call.function and call.function.name) or ""
+        known[1] += (call.function and call.function.arguments) or ""
     extra = delta.model_extra or {}  # vLLM's name changed
     thought = extra.get("reasoning_content") or extra.get("reasoning")
     found = [(thought, "thinking"), (delta.content, "answer")]

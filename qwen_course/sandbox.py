@@ -233,13 +233,14 @@ def _judge(job: dict, result: int) -> None:
     needs is taken into local names before it runs.
     """
     execute, write, leave, whose, me = exec, os.write, os._exit, os.getpid, os.getpid()
-    anything, starving, number = BaseException, MemoryError, 0
+    anything, starving, number, place = BaseException, MemoryError, 0, 0
     secret = job["secret"]
     starved = f"{secret}-asked for more memory than {job['memory_mb']} MB".encode()
     module = sys.modules["answer"] = types.ModuleType("answer")
     names, clean, steps, scope = vars(module), dict(vars(builtins)), [], {}
     own = {"__builtins__": clean, "__name__": "__main__"}  # of the tests
     tests = ast.Assert | ast.Expr | ast.For | ast.Try | ast.With  # these are counted
+    tests |= ast.If | ast.While | ast.Match
     os.dup2(2, 1)
     os.dup2(result, 3, inheritable=False)
     try:
@@ -262,13 +263,13 @@ def _judge(job: dict, result: int) -> None:
             changed = {k: v for k, v in names.items() if before.get(k, clean) is not v}
             before = dict(names)  # below: globals that a call set
             scope |= changed | own
-            number += is_test
+            number, place = number + is_test, place + 1
         reply = f"{secret}+passed {number} test{'s' * (number != 1)}".encode()
     except starving:
         reply = starved  # made before: there may be no room for a new text
     except anything as error:
         try:
-            text = _explain(error, number + 1, job, scope)
+            text = _explain(error, number + 1, job, scope, place)
             reply = f"{secret}-{text:.900}".encode(errors="replace")
         except anything:  # the error itself is part of an attack
             reply = f"{secret}-raised an error that cannot be shown".encode()
@@ -277,7 +278,9 @@ def _judge(job: dict, result: int) -> None:
     leave(0)
 
 
-def _explain(error: BaseException, number: int, job: dict, scope: dict) -> str:
+def _explain(
+    error: BaseException, number: int, job: dict, scope: dict, place: int
+) -> str:
     """Return in plain words what went wrong, with the test and the line."""
     trace = traceback.walk_tb(error.__traceback__)
     lines = {frame.f_code.co_filename: line for frame, line in trace}
@@ -287,8 +290,9 @@ def _explain(error: BaseException, number: int, job: dict, scope: dict) -> str:
         return "printed or wrote more than 1 MB"
     what, at = "the code", lines.get("<tests>")
     if at:
-        tree = ast.walk(ast.parse(job["tests"]))
-        nodes = [node for node in tree if isinstance(node, ast.stmt)]
+        tree = ast.parse(job["tests"])
+        parts = [*ast.walk(tree), *ast.walk(tree.body[place])]  # two may share a line
+        nodes = [node for node in parts if isinstance(node, ast.stmt)]
         around = [n for n in nodes if n.lineno <= at <= (n.end_lineno or at)]
         what = f"test {number}: {' '.join(ast.unparse(around[-1]).split())}"
     if at and isinstance(error, AssertionError) and "<answer>" not in lines:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
@@ -24,6 +25,14 @@ T = TypeVar("T")
 
 DROPPED_BYTES, DROPPED_SECONDS = 1_000_000, 1.0  # read of a body that is refused
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+def refuse_itself(url: str, host: str, listener: socket.socket) -> None:
+    """Raise CourseError if the address of another server is that of this one."""
+    there, here = urlsplit(url), {"0.0.0.0", "::", host.strip("[]"), *LOOPBACK}
+    if there.port == listener.getsockname()[1] and there.hostname in here:
+        rule = f"--upstream {url} is the address of this server itself."
+        raise CourseError(rule, "give this one another port, as --port 8001.")
 
 
 class Events(StreamingResponse):

@@ -100,11 +100,9 @@ class ChatService:
             hint = 'write "memory://", or "redis://HOST:6379" and install redis.'
             raise CourseError(rule, hint) from None
         self._spending = threading.Lock()  # the storage in memory loses hits without
-        rates = {"requests": self.limits.requests_per_minute}
-        rates["tokens"] = self.limits.tokens_per_minute
-        self._rates = {
-            n: RateLimitItemPerMinute(m, 1, n) for n, m in rates.items() if m
-        }
+        most = {"requests": self.limits.requests_per_minute}
+        most["tokens"] = self.limits.tokens_per_minute
+        self._rates = {n: RateLimitItemPerMinute(m, 1, n) for n, m in most.items() if m}
 
     def client(self, authorization: str | None) -> str:
         """Return the name behind an Authorization header; ApiError 401 without one."""

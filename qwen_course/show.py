@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from html import escape
 from typing import Any
 
@@ -21,15 +22,12 @@ from qwen_course.curves import before_after, by_number, curve, losses, low_rank
 from qwen_course.errors import CourseError
 from qwen_course.gauges import bars, bits, roofline
 from qwen_course.generate import Piece, Reply
-from qwen_course.plots import COLOURS as COLOURS
-from qwen_course.plots import Picture as Picture
-from qwen_course.plots import Step, rival, rivals, written
-from qwen_course.plots import family as family
-from qwen_course.plots import heat as heat
-from qwen_course.plots import occlusion as occlusion
-from qwen_course.plots import scrubber as scrubber
-from qwen_course.plots import skyline as skyline
-from qwen_course.plots import timeline as timeline
+
+# isort: off
+from qwen_course.plots import COLOURS, Picture, Step, family, heat, occlusion
+from qwen_course.plots import rival, rivals, scrubber, skyline, timeline, written
+
+# isort: on
 from qwen_course.timelines import dashboard, gantt, requests, throughput
 
 
@@ -132,13 +130,11 @@ def live(
         from IPython.display import display
 
         shown = display(draw(), display_id=True)
-    try:
+    with suppress(KeyboardInterrupt):
         while running():
             time.sleep(seconds)
             if shown:
                 shown.update(draw())
-    except KeyboardInterrupt:
-        pass
     last = draw()
     if shown is None:
         return last

@@ -1,4 +1,4 @@
-"""Answers as text: the source of what a notebook defined, and back, behind a fence.
+"""Python as text: the source of what a notebook defined, and what a text defines.
 
 Knows Python and the sandbox; knows nothing of exercises.
 """
@@ -9,6 +9,9 @@ import os
 import symtable
 import sys
 import textwrap
+import threading
+import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from types import FunctionType, ModuleType, NoneType
 from typing import Any, TypeGuard
@@ -19,6 +22,10 @@ LONGEST = 20_000  # characters of a source that is worth keeping
 OWN = {"__main__", "builtins"}  # modules of what a notebook defined, and of its values
 # Behind the fence no thread can be started; numpy would try when it is imported.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_PARSING = threading.Lock()  # to silence warnings is not safe in threads
+_DEFINING = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_ASKING = {"print", "input", "open", "exec", "eval", "breakpoint", "sys", "stdin", "os"}
+_ASKING |= {"argv", "argparse", "io", "fileinput", "subprocess", "getpass", "tkinter"}
 
 
 def source_of(name: str, answer: object) -> str:
@@ -52,11 +59,13 @@ def _definition(name: str, value: Any) -> tuple[str, dict[str, Any]]:
     if _plain(value) and ast.literal_eval(repr(value)) == value:
         return f"{name} = {value!r}", {}
     if kind is ModuleType or value.__module__ not in OWN:
-        path = [] if kind is ModuleType else [f"from {value.__module__}"]
-        if path and getattr(sys.modules[value.__module__], value.__name__) is not value:
+        home, _, leaf = value.__name__.rpartition(".")  # from package import module
+        if kind is not ModuleType:
+            home, leaf = value.__module__, value.__name__
+        if home and getattr(sys.modules[home], leaf) is not value:
             raise ValueError(name)
-        said = [f"as {name}"] if value.__name__ != name else []
-        return " ".join([*path, f"import {value.__name__}", *said]), {}
+        said = [f"from {home}"] * bool(home) + [f"import {leaf}"]
+        return " ".join([*said, *[f"as {name}"] * (leaf != name)]), {}
     if kind is not FunctionType:
         raise ValueError(name)
     if inspect.unwrap(value).__closure__:  # a value that is no name of the notebook
@@ -93,15 +102,18 @@ def _used(text: str) -> set[str]:
     return used
 
 
-def define(name: str, source: str, folder: str = "") -> Any:
-    """Return what a source defines as `name`; it runs here and now.
+def leave(folder: str) -> None:
+    """Leave network and writable files behind, for good, and other processes.
 
-    With a folder this process first leaves network and writable files behind, for good,
-    where the system allows it (Linux); only the folder stays, in memory.
+    Only the folder stays, in memory; it is the children that see no process. Where the
+    system does not allow it (Linux alone does), all stays as it is.
     """
-    if folder:
-        os.environ |= ONE_THREAD
-        sandbox._separate({"folder": folder, "memory_mb": 64, "use": ["namespaces"]})
+    os.environ |= ONE_THREAD
+    sandbox._separate({"folder": folder, "memory_mb": 64, "use": ["namespaces"]})
+
+
+def define(name: str, source: str) -> Any:
+    """Return what a source defines as `name`; it runs here and now."""
     space: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(source, "<answer>", "exec"), space)
     return space[name]
@@ -115,3 +127,52 @@ def holds(source: str, other: str) -> bool:
     except (SyntaxError, ValueError, RecursionError):
         return False
     return theirs <= ours
+
+
+def tree(code: str) -> ast.Module | None:
+    """Return the syntax tree of a program, None if it is no Python or empty."""
+    with _PARSING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "\d" in a model's code is not our warning
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            program = ast.parse(code)
+            return program if program.body else None
+    return None
+
+
+def _defines(node: ast.stmt, own: set[str]) -> bool:
+    """Return whether a statement sets names, and calls nothing with those of `own`."""
+    if isinstance(node, ast.Try):  # import this, else that
+        blocks = [node.body, node.orelse, *(one.body for one in node.handlers)]
+        return all(_defines(n, own) for block in blocks for n in block)
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return isinstance(node, _DEFINING | ast.Import | ast.ImportFrom | ast.Pass)
+    parts = [] if isinstance(node.value, ast.Lambda) else [*ast.walk(node)]
+    return ast.Call not in map(type, parts) or not own & _names(parts, ast.Load)
+
+
+def _names(parts: Iterable[ast.AST], use: type) -> set[str]:
+    """Return the names that are read (ast.Load) or set (ast.Store)."""
+    return {n.id for n in parts if isinstance(n, ast.Name) and type(n.ctx) is use}
+
+
+def definitions(code: str) -> str:
+    """Return a program's imports, functions, classes and constants.
+
+    Constants may call what is imported or built in, Counter() and the like. A cut end
+    drops out, and examples of use, of which a wrong one would fail a right function.
+    """
+    lines = code.split("\n")
+    starts = [n for n, line in enumerate(lines) if line[:1].strip()][1:][-40:]
+    programs = ("\n".join(lines[:end]) for end in [len(lines), *reversed(starts)])
+    if not (program := next(filter(None, map(tree, programs)), None)):
+        return code
+    own = _ASKING | {n.name for n in program.body if isinstance(n, _DEFINING)}
+    kept = list[str]()
+    with suppress(RecursionError):  # in a very long sum, say
+        for node in program.body:
+            if _defines(node, own):
+                kept.append(ast.unparse(node))
+            else:
+                own |= _names(ast.walk(node), ast.Store)
+        return "\n\n".join(kept)
+    return code

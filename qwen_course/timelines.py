@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from qwen_course.errors import CourseError
-from qwen_course.plots import COLOURS, Picture, titled
+from qwen_course.plots import COLOURS, Picture, sheet, titled
 
 Request = tuple[float, float, Sequence[float] | None]  # queue, prefill, between tokens
 Span = Sequence[float | None]  # arrival, start (may be left out), first token, end
@@ -32,8 +32,6 @@ def requests(rows: Mapping[str, Request], title: str = "") -> Picture:
             failed, no token came.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
-
     if not rows:
         raise CourseError("There is no request to draw.", "give one row or more.")
     moments, texts = dict[str, list[float]](), dict[str, list[str]]()
@@ -45,8 +43,7 @@ def requests(rows: Mapping[str, Request], title: str = "") -> Picture:
     long = max(times[-1] for times in moments.values()) or 1.0
     brackets = len(rows) <= 2
     step = 3.4 if brackets else 1.9
-    size = (10, 1.5 + 0.29 * step * len(rows))
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    figure, axes = sheet(figsize=(10, 1.5 + 0.29 * step * len(rows)))
     for place, (name, (queue, prefill, gaps)) in enumerate(rows.items()):
         y, times = -place * step, moments[name]
         axes.barh(y, queue, 0.8, **_WAIT)
@@ -66,7 +63,7 @@ def requests(rows: Mapping[str, Request], title: str = "") -> Picture:
     axes.set_yticks([-step * place for place in range(len(rows))], rows)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("seconds since the request came")
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     parts = {"waits in the queue": _WAIT, "prefill: reads the prompt": _READ}
     _key(figure, parts | {"writes: a line a token": _WRITE})
     told = [f"{name}: {', '.join(texts[name])}".removeprefix(": ") for name in rows]
@@ -111,8 +108,6 @@ def gantt(
         unit: of the clock.
         tokens: name of the way -> tokens that each client got.
     """
-    import matplotlib.pyplot as plt
-
     if not spans or not all(map(len, spans.values())):
         rule = f"Each way of serving needs a client, got {spans}."
         raise CourseError(rule, "leave out what was not run.")
@@ -120,14 +115,14 @@ def gantt(
     clients = [client for rows in ways.values() for client in rows]
     longest = max(client[3] for client in clients) or 1.0
     counts = dict(tokens or {})
-    if {n: len(counts[n]) for n in counts} != {n: len(ways.get(n, ())) for n in counts}:
+    made = {name: len([_check(name, n) for n in some]) for name, some in counts.items()}
+    if made != {name: len(ways.get(name, ())) for name in counts}:
         rule = "tokens must be a number a client for names of spans, got "
         raise CourseError(f"{rule}{counts}.", "count an error as 0 tokens.")
     tall = min(0.3, max(0.07, 1.7 / max(map(len, ways.values()))))  # inches a client
     heights = [0.35 + tall * len(rows) for rows in ways.values()]
     look: dict[str, Any] = {"height_ratios": heights, "sharex": True, "squeeze": False}
-    figure, panels = plt.subplots(len(ways), figsize=(10, 1.3 + sum(heights)), **look)
-    figure.set_layout_engine("constrained")
+    figure, panels = sheet(len(ways), figsize=(10, 1.3 + sum(heights)), **look)
     told = []
     for axes, (name, rows) in zip(panels.flat, ways.items(), strict=True):
         for place, (arrival, start, first, end, failed) in enumerate(rows):
@@ -141,7 +136,6 @@ def gantt(
         axes.axvline(max(row[3] for row in rows), color="black", ls=":", lw=1.5)
         axes.set(ylim=(0.4 - len(rows), 0.6), ylabel="client")
         axes.set_yticks([0, 1 - len(rows)], [1, len(rows)])
-        axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlim=(0, 1.01 * longest), xlabel=f"{unit} (dotted: all are served)")
     marks = {"waits": _WAIT, "prefill": _READ, "gets its tokens": _WRITE}
     if not any(client[1] < client[2] for client in clients):
@@ -197,8 +191,6 @@ def throughput(table: Any, title: str = "") -> Picture:
             first token. None: not measured.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
-
     rows = _rows(table, "engine", "clients")
     clients = {_check("clients", row["clients"]): f"{row['clients']:g}" for row in rows}
     if not rows or min(clients) < 1:
@@ -212,15 +204,14 @@ def throughput(table: Any, title: str = "") -> Picture:
     lines = {(e, c): [(row["clients"], _check(f"{e}, {c}", row[c])) for row in rows
                       if row["engine"] == e and not _missing(row.get(c))]
              for e in engines for c in columns}  # fmt: skip
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, panels = sheet(1, 2, figsize=(10, 4))
     for engine, (mark, dash, colour) in zip(engines, cycle(_LOOKS), strict=False):
-        own = [row for row in rows if row["engine"] == engine]
         look = {"marker": mark, "ls": dash, "color": COLOURS[colour], "ms": 8}
         marks[engine] = look
-        for axes, column in zip(panels, columns, strict=True):
+        told += [f"{engine}, {_speed(row)}" for row in rows if row["engine"] == engine]
+    for axes, (column, heading) in zip(panels, columns.items(), strict=True):
+        for engine, look in marks.items():
             axes.plot(*zip(*lines[engine, column], strict=True), **look)
-        told += [f"{engine}, {_speed(row)}" for row in own]
-    for axes, heading in zip(panels, columns.values(), strict=True):
         axes.set(xscale="log", xlabel="clients at once", ylim=(0, None))
         axes.set_title(heading, loc="left", fontsize=11)
         axes.set_xticks([*clients], clients.values())
@@ -229,7 +220,6 @@ def throughput(table: Any, title: str = "") -> Picture:
             axes.set(yscale="log", ylim=(axes.dataLim.y0 / 1.5, axes.dataLim.y1 * 1.5))
             axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
     _key(figure, marks)
     return titled(figure, title, told)
 
@@ -254,7 +244,7 @@ _PANELS = {  # column -> heading, name of its threshold in monitor.Thresholds
     "stop": ("share of replies cut by max_new_tokens", "length_share"),
 }
 _SHARES: dict[str, Any] = {  # of a row: whether it counts; None: there was no reply
-    "error": lambda row: not _missing(row["error"]) and bool(row["error"]),
+    "error": lambda row: bool(row["error"]),
     "leaked": lambda row: row["leaked"] if row.get("stop", True) else None,
     "stop": lambda row: row["stop"] == "length" if row["stop"] else None,
 }
@@ -272,8 +262,6 @@ def dashboard(table: Any, thresholds: Any = None, title: str = "") -> Picture:
         thresholds: `monitor.Thresholds`, or a dict with some of its names.
         title: a line above the picture.
     """
-    import matplotlib.pyplot as plt
-
     rows = _rows(table)
     limits, known = thresholds or {}, {name for _, name in _PANELS.values() if name}
     if not isinstance(limits, Mapping):
@@ -281,7 +269,7 @@ def dashboard(table: Any, thresholds: Any = None, title: str = "") -> Picture:
     if unknown := ", ".join({*limits} - known):
         rule = f"No panel for a threshold of {unknown}."
         raise CourseError(rule, f"use some of {', '.join(sorted(known))}.")
-    figure, panels = plt.subplots(4, 2, figsize=(10, 7.6), layout="constrained")
+    figure, panels = sheet(4, 2, figsize=(10, 7.6))
     told = [_count(len(rows), "request")]
     places = zip(panels.flat, _PANELS.items(), strict=True)
     for axes, (column, (heading, name)) in places:
@@ -289,7 +277,6 @@ def dashboard(table: Any, thresholds: Any = None, title: str = "") -> Picture:
         told.append(f"{heading}: {_panel(axes, rows, column, limits.get(name))}")
         axes.set_xlim(0.5, max(len(rows), 2) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[-1]:
         axes.set_xlabel("request")
     marks: dict[str, dict[str, Any]] = {
@@ -305,14 +292,13 @@ def dashboard(table: Any, thresholds: Any = None, title: str = "") -> Picture:
 
 def _panel(axes: Any, rows: list[Any], column: str, limit: float | None) -> str:
     """Draw one number of each request; return what is seen, as text."""
-    import numpy as np
     from pandas import Series
 
     share, end = column in _SHARES, 0.05 if column == "tokens_per_second" else 0.95
     value = _SHARES.get(column, itemgetter(column))
     values = [value(row) if column in row else None for row in rows]
     each = Series(values, range(1, len(values) + 1), dtype=float)
-    each = each.where(np.isfinite(each))
+    each = each.where(each.abs() < float("inf"))
     if not each.count():
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
         axes.set_yticks([])
@@ -341,13 +327,13 @@ def _panel(axes: Any, rows: list[Any], column: str, limit: float | None) -> str:
 
 
 def _rows(table: Any, *columns: str) -> list[dict[str, Any]]:
-    """Return a data frame or a sequence of dicts as a list of dicts with columns."""
+    """Return a frame or a sequence of dicts as dicts with columns; None is missing."""
     rows = table.to_dict("records") if hasattr(table, "to_dict") else [*table]
     for row in rows:
         if not isinstance(row, dict) or not {*columns} <= {*row}:
             rule = f"Rows must be dicts{' with ' * bool(columns)}{', '.join(columns)}, "
             raise CourseError(f"{rule}got {row!r}.", "pass a data frame or such rows.")
-    return rows
+    return [{n: None if _missing(v) else v for n, v in row.items()} for row in rows]
 
 
 def _missing(value: Any) -> bool:
@@ -389,11 +375,10 @@ def _number(value: Any) -> str:
 
 def _key(figure: Any, marks: dict[str, Any]) -> None:
     """Write below a figure what each mark or pattern means."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Rectangle
+    import matplotlib.pyplot as plt
 
-    boxes = {n: Rectangle((0, 0), 1, 1, **m) for n, m in marks.items() if "fc" in m}
+    boxes = {n: plt.Rectangle((0, 0), 1, 1, **m) for n, m in marks.items() if "fc" in m}
     look = {"loc": "outside lower center", "ncols": len(marks), "frameon": False}
-    lines = {n: Line2D([], [], **m) for n, m in marks.items() if n not in boxes}
+    lines = {n: plt.Line2D([], [], **m) for n, m in marks.items() if n not in boxes}
     figure.legend((boxes | lines).values(), marks, fontsize=9, **look)
     figure.get_layout_engine().set(h_pad=0.08)  # inches

@@ -159,7 +159,8 @@ class Run:
         self.best["weights"] = self.copied()
         self.stopped, self.before = "finished", 0.0
         first = [weight.flatten()[:2].tolist() for weight in self.weights.values()]
-        told = json.dumps([tuned.source.name, asdict(settings), rows, held, first])
+        run = [tuned.source.name, asdict(settings), rows, held, first]
+        told = json.dumps(run, default=sorted)  # a set of targets, a range of ids
         self.name = hashlib.sha256(told.encode()).hexdigest()
 
     def copied(self) -> dict[str, Tensor]:
@@ -273,10 +274,13 @@ class Run:
                 self.best = {"step": step, "loss": row["loss"]}
                 self.best["weights"] = self.copied()
         found = measure(self.tuned) if measure else {}
-        if not isinstance(found, dict):
+        plain: dict[str, Any] | None = None
+        with contextlib.suppress(AttributeError, ValueError, RuntimeError, TypeError):
+            plain = {n: v.item() if hasattr(v, "item") else v for n, v in found.items()}
+        figures = str | int | float | None
+        if plain is None or not all(isinstance(v, figures) for v in plain.values()):
             rule = f"measure must return a dict of figures, got {found!r:.60}."
             raise CourseError(rule, 'Return {"right": 0.5}, for example.')
-        plain = {n: v.item() if hasattr(v, "item") else v for n, v in found.items()}
         self.evaluations.append(row | plain | row)  # step and loss are ours
         since = sum(row["step"] > self.best["step"] for row in self.evaluations)
         if self.held and self.settings.patience and since >= self.settings.patience:

@@ -16,6 +16,7 @@ from qwen_course.chat import validate
 from qwen_course.errors import CourseError
 from qwen_course.generate import Reply
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
+from qwen_course.room import connect
 
 _ADDRESS = re.compile(
     r"https?://([^/\s@]+@)?(\[[\w:.%]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?"
@@ -48,9 +49,9 @@ class Upstream:
             raise CourseError(rule, "write it whole, as http://127.0.0.1:8001/v1.")
         self._waiting = 0
         self._names, self._fresh = list[str](), 0.0  # fresh until then
-        self._client = client or openai.AsyncOpenAI(
-            base_url=url, api_key=key or "none", timeout=SECONDS, max_retries=retries
-        )
+        hints = ("set QWEN_COURSE_UPSTREAM_KEY to the key you got.", "mend --upstream.")
+        how = {"timeout": SECONDS, "max_retries": retries}
+        self._client = client or connect(openai.AsyncOpenAI, url, key, hints, **how)
 
     async def names(self) -> list[str]:
         """Return the models that the other server listed in the last ten seconds."""
@@ -74,14 +75,13 @@ class Upstream:
         return await asyncio.to_thread(self._prepare, request, output_tokens)
 
     def _prepare(self, request: ChatRequest, output_tokens: int) -> Work:
-        contents = [message.get("content") for message in request.messages]
+        sent, system = request.messages, {"role": "system"}
+        contents = [message.get("content") for message in sent]
         parted = [content for content in contents if isinstance(content, list)]
-        developer = {"role": "system"}  # OpenAI's newer word for it
+        # OpenAI's newer word for system is developer.
+        known = [m | system if m.get("role") == "developer" else m for m in sent]
         try:
-            validate(
-                [m | developer if m.get("role") == "developer" else m
-                 for m in request.messages]
-            )  # fmt: skip
+            validate(known)
         except CourseError as error:
             if not parted:  # parts with images are the other server's to judge
                 raise ApiError(400, error.message, param="messages") from None
@@ -99,7 +99,7 @@ class Upstream:
         body.pop("max_completion_tokens", None)
         body |= {"max_tokens": most, "stream": True}
         body["stream_options"] = {"include_usage": True}
-        text = repr([request.messages, request.tools])
+        text = repr([sent, request.tools])
         read = len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN
         return Work(read, most * (request.n or 1), body)
 
@@ -187,7 +187,6 @@ def _told(error: Exception) -> ApiError:
     if isinstance(error, openai.APIStatusError) and status in (400, 404, 422):
         body = error.body if isinstance(error.body, dict) else {}
         told = str(body.get("message") or "The upstream server refuses this request.")
-        return ApiError(
-            status, told[:500], param=body.get("param"), code=body.get("code")
-        )
+        param, code = body.get("param"), body.get("code")
+        return ApiError(status, told[:500], param=param, code=code)
     return ApiError(502, "The upstream server failed.", "upstream")

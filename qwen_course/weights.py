@@ -41,10 +41,8 @@ class GgufFile(NamedTuple):
     wheels: int
 
 
-GGUF = {
-    name: GgufFile(**fields)
-    for name, fields in json.loads(catalog.text("weights.json")).items()
-}
+_FILES = json.loads(catalog.text("weights.json"))
+GGUF = {name: GgufFile(**fields) for name, fields in _FILES.items()}
 
 
 def cache_dir() -> Path:
@@ -164,12 +162,12 @@ def _workplace(name: str) -> Iterator[Path]:
     from filelock import FileLock
 
     folder = cache_dir() / f".partial-{name}"
+    hint = "export QWEN_COURSE_CACHE=/folder/on/another/disk"
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         held = FileLock(cache_dir() / f".{name}.lock").acquire()
     except OSError as error:
         rule = f"Cannot write to the cache {cache_dir()}: {error.strerror}."
-        hint = "export QWEN_COURSE_CACHE=/folder/on/another/disk"
         raise ModelUnavailable(rule, hint) from None
     with held:
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
@@ -180,8 +178,7 @@ def _workplace(name: str) -> Iterator[Path]:
             if "No space left on device" not in str(error):
                 raise
             rule = f"The disk of the cache {cache_dir()} is full; nothing was kept."
-            hint = "make room, or export QWEN_COURSE_CACHE=/folder/on/another/disk"
-            raise ModelUnavailable(rule, hint) from None
+            raise ModelUnavailable(rule, f"make room, or {hint}") from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -65,7 +65,7 @@ def run(path: Path) -> str:
             resources={"metadata": {"path": str(path.parent)}},
             skip_cells_with_tag="nbval-skip",
         )  # fmt: skip
-        started = time.monotonic()
+        started, index = time.monotonic(), 0
         try:
             with client.setup_kernel(env=os.environ | marks):
                 for index, cell in enumerate(notebook.cells):
@@ -87,6 +87,8 @@ def main(start: str, workers: int) -> str:
     before = installed()
     with tempfile.TemporaryDirectory() as folder:
         lessons = sorted(copied(Path(folder)).glob(f"{start}*.ipynb"))
+        if not lessons:
+            return f"no lesson begins with {start!r}"
         wrong = [run(lessons[0])]
         with ThreadPoolExecutor(workers) as pool:
             wrong += pool.map(run, lessons[1:])

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_course import answers, catalog, sandbox
+from qwen_course import answers, catalog, sandbox, sources
 from qwen_course.answers import Verdict, extract_code, run_python, same_number
 from qwen_course.errors import CourseError
 
@@ -812,12 +812,12 @@ def test_definitions_drop_examples_and_a_cut_end():
         "import math\nONE = 1\nstarted = print(1)\n\ndef f(x):\n    return x + ONE\n"
         "\nassert f(1) == 3\nprint(f(2))\nwords = ['a',"
     )
-    kept = answers.definitions(code)
+    kept = sources.definitions(code)
     assert "def f" in kept
     assert "import math" in kept
     assert "ONE = 1" in kept
     assert not {"assert", "print", "words", "started"} & {*re.findall(r"\w+", kept)}
-    assert answers.definitions("this is no code") == "this is no code"
+    assert sources.definitions("this is no code") == "this is no code"
 
 
 def test_functions_are_judged_without_the_model_s_own_examples():
@@ -857,10 +857,14 @@ def test_digits_of_other_scripts_are_numbers():
     "N = {c: n for n, c in enumerate('abc')}['c']",
     "N = max(1, 2)", "(N, M) = (2, 1)", "N = 'a b'.split().__len__()",
     "from collections import Counter\nN = Counter('aab')['a']",
+    "from decimal import Decimal\nN = int(Decimal('2'))",
+    "import collections as c\nP = c.namedtuple('P', 'n')\nN = P._make([2]).n",
+    "from functools import partial\nlow = partial(min, 2)\nN = low(3)",
+    "try:\n    from no_such import n as N\nexcept ImportError:\n    N = 2",
 ])  # fmt: skip
 def test_definitions_keep_the_constants_that_functions_need(constant):
     code = f"{constant}\n\ndef f(x):\n    return x ** N\n\nprint(f(3))\nf(4)"
-    kept = answers.definitions(code)
+    kept = sources.definitions(code)
     assert "print" not in kept
     assert judge(kept, "assert f(3) == 9").passed
 
@@ -880,9 +884,13 @@ def test_definitions_call_nothing_of_the_answer_itself():
         n = int(data[0])
         m = int(argv[1])
         a = input()
+        rest = len(data)
+        alike = [*map(int, rest)]
+        from sys import stdin
+        lines = list(stdin)
     """
-    kept = answers.definitions(textwrap.dedent(code))
-    assert kept == answers.definitions(kept)
+    kept = sources.definitions(textwrap.dedent(code))
+    assert kept == sources.definitions(kept)
     assert [line for line in kept.splitlines() if "=" in line] == [
         "g = lambda x: max(x, 0)"
     ]
@@ -907,3 +915,46 @@ def test_tests_run_as_a_program_s():
 def test_tests_of_which_none_runs_are_refused(tests):
     with pytest.raises(CourseError, match="assert nothing that is run"):
         run_python(WRONG, tests)
+
+
+@pytest.mark.parametrize("text", [
+    "コンピューターのデータをサーバーにコピーしてください。", "人々は時々旅をします。",
+    "コーヒー", "ﾃﾞｰﾀを保存する", "ＡＩの計算は時々とても長い時間が掛かります。"
+    "ですから終わるまでここで静かに待っていてくださいとお願いしました。",
+])  # fmt: skip
+def test_marks_and_widths_of_japanese_are_no_foreign_script(text):
+    told = answers.speaks(text, "ja")
+    assert told.passed, told
+
+
+def test_repeat_mark_in_chinese():
+    assert answers.speaks("我們在這裡等你，人々都在等著你回來吃飯吧朋友。", "zh").passed
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("2½ cups", 2.5), ("½", 0.5), ("-¾ of it", -0.75), ("about 3 ⅛", 3.125),
+])  # fmt: skip
+def test_fractions_that_are_one_sign(text, number):
+    assert same_number(text, number).passed
+    assert not same_number(text, int(number)).passed
+
+
+def test_of_two_tests_on_a_line_the_one_that_failed_is_named():
+    code, one, two = "def f(x): return x + 1", "assert f(1) == 9", "assert f(2) == 3"
+    assert (
+        "failed test 1: assert f(1) == 9, got 2" in judge(code, f"{one}; {two}").reason
+    )
+    assert (
+        "failed test 2: assert f(1) == 9, got 2" in judge(code, f"{two}; {one}").reason
+    )
+    inside = f"def t():\n    {one}\n{two}; t()"
+    assert "assert f(1) == 9" in judge(code, inside).reason
+
+
+@pytest.mark.parametrize("how", [
+    "if True:\n    {}", "n = 1\nwhile n:\n    n -= 1\n    {}",
+    "match 1:\n    case 1:\n        {}",
+])  # fmt: skip
+def test_tests_in_a_branch_are_counted(how):
+    test = how.format("assert f(1) == 2")
+    assert judge("def f(x): return x + 1", test).reason == "passed 1 test"

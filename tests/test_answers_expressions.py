@@ -13,7 +13,7 @@ import test_expressions as more
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_course import answers
+from qwen_course import answers, sources
 
 DERIVATIVE = "3x^2+4x-5"
 POINTS = "(-2 ± sqrt(19))/3"
@@ -166,7 +166,7 @@ def test_replies_as_qwen_writes_them(reply, expected, right):
 def judges(text):
     """Return whether one of the judges accepts the text."""
     answers.extract_code(text)
-    answers.definitions(text)
+    sources.definitions(text)
     answers.language(text)
     call = "<tool_call>{}</tool_call>"
     tests = "assert f(1) == 'never'"

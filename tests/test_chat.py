@@ -885,3 +885,10 @@ def test_a_tool_result_that_a_template_would_print_as_python_is_refused():
 def test_bad_languages_are_named(languages):
     with pytest.raises(CourseError, match=r"anguage"):
         chat.multilingual_prompt("What is rain?", languages)
+
+
+def test_tools_that_can_be_read_once_are_shown_as_others():
+    tokenizer, asked = TOKENIZERS["qwen3"], [{"role": "user", "content": "Hi"}]
+    wanted = chat.encode(tokenizer, asked, TOOLS)
+    assert chat.encode(tokenizer, asked, iter(TOOLS)) == wanted
+    assert chat.encode(tokenizer, asked, (tool for tool in TOOLS)) == wanted

@@ -706,3 +706,41 @@ def test_a_strange_container_is_judged_not_raised():
             raise RuntimeError
 
     assert checks.check("98.1", Odd()).status in ("not yet", "your code raised")
+
+
+@linux
+@pytest.mark.usefixtures("toy")
+def test_ctrl_c_ends_a_roll_up_and_judges_nobody_wrong():
+    rows = [{"id": "98.1", "source": "import time\ntime.sleep(30)"}] * 3
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        checks.judge_again({"solved": rows})
+
+
+@linux
+@pytest.mark.usefixtures("toy")
+def test_a_source_of_somebody_else_ends_no_process_of_ours():
+    if answers.isolation()["signals"] != "namespace":
+        pytest.skip("no namespaces on this machine")
+    with subprocess.Popen(["sleep", "60"]) as ours:
+        source = f"import os\nos.kill({ours.pid}, 9)\ndef double(x): return 2 * x"
+        told = checks.check_source("98.1", source)
+        assert "ProcessLookupError" in told.message
+        assert ours.poll() is None
+        ours.kill()
+
+
+@linux
+@pytest.mark.usefixtures("toy")
+def test_without_a_process_of_its_own_no_source_of_somebody_else_runs(
+    monkeypatch, tmp_path
+):
+    def none():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", none)
+    source = f"open({str(tmp_path / 'left')!r}, 'w').close()\ndef double(x): return 6"
+    told = checks.check_source("98.1", source)
+    assert told.status == "your code raised"
+    assert not (tmp_path / "left").exists()

@@ -1,6 +1,7 @@
 """Pictures of tuning: what their texts say, what they draw, what they refuse."""
 
 import io
+import math
 import re
 from html import unescape
 from itertools import pairwise
@@ -366,3 +367,14 @@ def test_a_mask_takes_one_row():
     for wrong in (rows, rows * 2, rows * 3, masking.collate(rows, 0)):
         with pytest.raises(CourseError, match=r"\n.*masking\.tokenize"):
             show.mask(tokenizer, wrong)
+
+
+def test_a_training_that_diverged_before_its_first_check():
+    nothing = history([2.0, math.nan], held=[(2, math.nan)])
+    assert "validation" in show.losses(nothing).alt
+    assert "lowest" not in show.losses(nothing).alt.partition("validation")[2]
+
+
+def test_numbers_alone_are_no_curve():
+    with pytest.raises(CourseError, match="rows of step and loss"):
+        show.losses([1.5, 1.0])

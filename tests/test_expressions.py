@@ -8,7 +8,7 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_course import answers, expressions, tasks
+from qwen_course import answers, expressions, sources, tasks
 from qwen_course.errors import CourseError
 
 DERIVATIVE = "3x^2 + 4x - 5"
@@ -160,7 +160,7 @@ def judge_all(pipe):
             lambda t: answers.solves("algebra", t, POINTS),
             lambda t: answers.solves("languages", t, "7"),
             lambda t: answers.extract_code(t),
-            lambda t: answers.definitions(t),
+            lambda t: sources.definitions(t),
         ):
             verdict = judge(text)
             if getattr(verdict, "passed", False):
@@ -215,3 +215,19 @@ def test_boxes():
     )
     assert expressions.boxed(r"\boxed{1} and \boxed{2") == "1"
     assert expressions.boxed("none") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "passed"),
+    [
+        ("You need 2½ cups.", "5/2", True),
+        ("You need 2½ cups.", "2", False),
+        ("$x = ¾$", "3/4", True),
+        ("0.0000001", str(1e-7), True),
+        ("1e-07", "1/10000000", True),
+        ("0.000001", str(1e-7), False),
+        ("2e - 3", "2e - 3", True),
+    ],
+)
+def test_fractions_of_one_sign_and_python_s_small_numbers(text, expected, passed):
+    assert answers.same_expression(text, expected).passed == passed

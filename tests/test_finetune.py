@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import random
 import shutil
@@ -566,3 +567,33 @@ def test_the_layers_that_are_trained_are_linear_ones(tuned):
     for part in tuned.model.modules():
         if hasattr(part, "lora_A"):
             assert isinstance(part.get_base_layer(), nn.Linear)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_adapter_on_tuned_weights_wants_those(tmp_path, full):
+    base = random_qwen()
+    first = train(base, full=full, learning_rate=1e-2).tuned
+    below = first if full else finetune.merge(first)
+    second = train(below, steps=3, learning_rate=1e-2).tuned
+    folder = finetune.save(second, tmp_path / "adapter")
+    with pytest.raises(CourseError, match=r"trained on .*\+tuned, not on"):
+        finetune.load(base, folder)
+    assert torch.equal(logits(finetune.load(below, folder)), logits(second))
+
+
+@pytest.mark.parametrize("broken", [
+    {"peft_type": None}, {"peft_type": "NOPE"}, {"r": "16"}, {"lora_alpha": None},
+])  # fmt: skip
+def test_a_damaged_adapter_is_told(tuned, tmp_path, broken):
+    folder = finetune.save(tuned, tmp_path / "adapter")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | broken))
+    with pytest.raises(CourseError, match="cannot be read"):
+        finetune.load(random_qwen(), folder)
+
+
+def test_new_tokens_and_targets_in_other_kinds():
+    with pytest.raises(CourseError, match="new_tokens must be"):
+        finetune.LoraSettings(new_tokens=5)
+    history = train(steps=1, targets={"q_proj", "v_proj"}, new_tokens=range(3, 5))
+    assert math.isfinite(history.losses[0]["loss"])

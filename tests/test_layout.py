@@ -19,9 +19,9 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 LEVELS = [  # a module imports from lower levels only; `errors` is below all
     {"errors"},
     {"catalog", "kept", "prometheus", "tasks", "sandbox", "expressions", "replies"},
-    {"chat", "answers", "weights", "charts", "room", "monitor"}
+    {"chat", "weights", "charts", "room", "monitor"}
     | {"certificate", "sources", "symptoms"},
-    {"models", "quantize", "masking"},
+    {"models", "quantize", "masking", "answers"},
     {"generate", "training"},
     {"finetune", "protocol", "plots"},
     {"gauges", "curves", "timelines", "batching", "upstream", "server"},

@@ -416,6 +416,8 @@ def test_a_teacher_reads_many_as_a_table(capsys, tmp_path):
         (["--certificate", "x.html"], "A name is one line of 1 to 100 characters"),
         (["--certificate", "x.html", "--name", "Ada"], "No exercise is solved"),
         (["--verify", "x", "--key-file", "/no/such/file"], "cannot be read"),
+        (["--verify", "x", "--key-file="], "cannot be read"),
+        (["--certificate=", "--name", "Ada"], "nothing to write"),
     ],
 )
 def test_certificates_that_are_refused(capsys, tmp_path, monkeypatch, arguments, said):
@@ -700,3 +702,25 @@ def test_a_rate_of_none_is_refused_alone_and_in_a_room(tmp_path, capsys, shares)
     rate = ["--requests-per-minute", "0", "--port", "0"]
     assert main(["serve", *rate, *given]) == 2
     assert "requests_per_minute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_serve_does_not_ask_itself(capsys, host):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = ["--port", str(port), "--upstream", f"http://{host}:{port}/v1"]
+    assert main(["serve", *given]) == 2
+    assert "the address of this server itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://256.1.1.1:8000/v1", "http://[::g]/v1"])
+def test_serve_refuses_an_address_that_cannot_be(capsys, url):
+    assert main(["serve", "--port", "0", "--upstream", url]) == 2
+    assert "is no address of a server" in capsys.readouterr().err
+
+
+def test_a_proxy_that_cannot_be_used_is_told(capsys, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    given = ["--port", "0", "--upstream", "http://127.0.0.1:9/v1"]
+    assert main(["serve", *given]) == 2
+    assert "unset ALL_PROXY" in capsys.readouterr().err

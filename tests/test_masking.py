@@ -350,3 +350,11 @@ def test_a_malformed_test_is_named_by_its_number(bad):
 def test_the_kind_of_an_error_stays():
     with pytest.raises(MalformedMessages):
         masking.tokenize(qwen_tokenizer("qwen3"), [[{"role": "bot"}]])
+
+
+def test_a_leak_is_found_in_parts_of_a_content_too():
+    plain = [{"role": "user", "content": "2 + 3?"},
+             {"role": "assistant", "content": "5"}]  # fmt: skip
+    parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "3?"}]
+    with pytest.raises(CourseError, match="asks what"):
+        masking.refuse_leaks([plain], [[{"role": "user", "content": parts}]])

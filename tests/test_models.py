@@ -511,3 +511,13 @@ def test_small_models_are_float32_where_bfloat16_is_slow(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     source = models.Source("chat", "a model", "small", None, size_mb, "a test")
     assert models.slow_in_bfloat16(source, device) is slow
+
+
+def test_a_role_that_the_profile_has_not_says_so():
+    assert "no model for moe" in models.resolve("moe", "small").why
+    assert models.resolve("moe", "pocket").why == "profile pocket"
+
+
+def test_a_dtype_that_nothing_runs_in_is_refused():
+    with pytest.raises(CourseError, match="Unknown dtype 'float8_e4m3fn'"):
+        models.load("pocket-chat", dtype="float8_e4m3fn")

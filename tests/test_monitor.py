@@ -681,3 +681,23 @@ def test_wrong_arguments_are_refused(wrong, rule):
         wrong()
     assert told.value.hint
     assert "0123456789abcdef" not in str(told.value)
+
+
+def test_a_column_that_was_never_measured_is_numbers_too():
+    kept = Monitor()
+    assert kept.to_frame().empty
+    kept.record(error="TimeoutError")
+    frame = kept.to_frame()
+    assert frame["prompt_tokens"].dtype == float
+    assert frame["cuda_peak_mb"].isna().all()
+    frame["cuda_peak_mb"].round(1)
+    assert frame["error"].tolist() == ["TimeoutError"]
+
+
+def test_what_went_well_is_never_another_error():
+    kept = Monitor()
+    for number in range(30):
+        kept.record(error=f"E{number}")
+    kept.record(PLAIN)
+    lines = kept.exposition().decode().splitlines()
+    assert [line for line in lines if 'error=""' in line and 'stop="stop"' in line]

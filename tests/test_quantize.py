@@ -697,3 +697,17 @@ def test_nothing_to_score(loaded, texts):
 def test_texts_that_are_none(loaded, texts):
     with pytest.raises(CourseError, match="string or .prompt, reply.*\n.*list"):
         quantize.perplexity(loaded, texts)
+
+
+@pytest.mark.parametrize("scheme", [4, "nf4", {"bits": 4}])
+def test_a_scheme_is_a_scheme(scheme):
+    with pytest.raises(CourseError, match=r"scheme must be quantize\.Scheme"):
+        quantize.quantize_tensor(torch.ones(2, 2), scheme)
+
+
+def test_models_with_other_vocabularies_are_not_compared():
+    one = models.load("pocket-chat")
+    other = replace(one, model=copy.deepcopy(one.model))
+    other.model.resize_token_embeddings(1210)
+    with pytest.raises(CourseError, match="1210 tokens, not the same ones"):
+        quantize.compare(one, other, ["What colour is snow?"])

@@ -1,5 +1,6 @@
 """room: replies from a server are those of the same model in memory."""
 
+import contextlib
 import sys
 from dataclasses import replace
 
@@ -188,3 +189,65 @@ def test_what_is_wrong_with_the_arguments_is_told_as_without_a_server():
     cut = Settings(thinking_budget=2, thinking_cut="official")
     with pytest.raises(CourseError, match="in its own way"):
         next(generate.stream(here, asked, cut))
+
+
+def scripted_chunks(monkeypatch, there, *chunks):
+    """Let a room's server answer with these chunks."""
+    made = [
+        openai.types.chat.ChatCompletionChunk.construct(**chunk) for chunk in chunks
+    ]
+    stream = contextlib.nullcontext(iter(made))
+    monkeypatch.setattr(
+        there.model._client.chat.completions, "create", lambda **_: stream
+    )
+
+
+def test_chunks_that_hold_little_are_passed_by(monkeypatch):
+    there = room("http://127.0.0.1:9/v1")
+    delta = openai.types.chat.chat_completion_chunk.ChoiceDelta
+    call = openai.types.chat.chat_completion_chunk.ChoiceDeltaToolCall
+    choice = openai.types.chat.chat_completion_chunk.Choice.construct
+    bare = call.construct(index=0, function=None)
+    scripted_chunks(
+        monkeypatch, there,
+        {"choices": None, "usage": None},
+        {"choices": [choice(delta=None, finish_reason=None)], "usage": None},
+        {"choices": [choice(delta=delta(content="Yes"), finish_reason=None)],
+         "usage": None},
+        {"choices": [choice(delta=delta.construct(tool_calls=[bare], content=None),
+                            finish_reason="stop")], "usage": None},
+    )  # fmt: skip
+    *pieces, _ = generate.stream(there, CONVERSATIONS[0])
+    assert "Yes" in "".join(piece.text for piece in pieces)
+
+
+def test_what_comes_in_mid_reply_is_what_the_server_said(monkeypatch):
+    there = room("http://127.0.0.1:9/v1")
+
+    def broken(**_):
+        raise openai.APIError("Not done within 0.1 s.", request=None, body=None)
+
+    monkeypatch.setattr(there.model._client.chat.completions, "create", broken)
+    with pytest.raises(CourseError, match=r"broke off: Not done within") as caught:
+        generate.reply(there, CONVERSATIONS[0])
+    assert "is the server running" not in str(caught.value)
+
+
+def test_a_page_that_is_no_api_gets_a_next_step(monkeypatch):
+    there = room("http://127.0.0.1:9/v1")
+    page = "<html>Log in</html>"
+    monkeypatch.setattr(
+        there.model._client.chat.completions, "create", lambda **_: page
+    )
+    with pytest.raises(
+        CourseError, match="answers in no way of OpenAI's API"
+    ) as caught:
+        generate.reply(there, CONVERSATIONS[0])
+    assert "/v1" in caught.value.hint
+
+
+def test_a_proxy_of_the_machine_is_not_the_address_s_fault(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    with pytest.raises(CourseError, match="proxy of this machine") as caught:
+        Room("http://10.0.0.5:8000/v1", KEY)
+    assert "ALL_PROXY" in caught.value.hint

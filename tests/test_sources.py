@@ -218,7 +218,8 @@ def test_behind_the_fence(tmp_path):
             source = "import os\nos.sched_yield()\ndef f(x):\n    return x + 1"
             folder = tmp_path / "fence"
             folder.mkdir()
-            said = b"%d" % sources.define("f", source, str(folder))(1)
+            sources.leave(str(folder))
+            said = b"%d" % sources.define("f", source)(1)
             try:
                 (tmp_path / "left").write_text("")
             except OSError:
@@ -233,3 +234,17 @@ def test_behind_the_fence(tmp_path):
     assert said.startswith(b"2")
     left = (tmp_path / "left").exists()
     assert said.endswith(b"locked") != left  # where namespaces are missing: written
+
+
+def test_a_module_of_a_package_is_imported_as_the_solutions_do():
+    space = notebook("from os import path", "def f(x):\n    return path.basename(x)")
+    source = sources.source_of("f", space["f"])
+    assert source.startswith("import posixpath as path\n")  # its own name
+    space = notebook(
+        "from qwen_course import catalog\nimport xml.sax as s",
+        "def f(x):\n    return catalog.find(x).name, s.__name__",
+    )
+    source = sources.source_of("f", space["f"])
+    assert "from qwen_course import catalog\n" in source
+    assert "from xml import sax as s\n" in source
+    assert sources.define("f", source)("Qwen3-8B") == ("Qwen3-8B", "xml.sax")

@@ -281,3 +281,17 @@ def test_a_task_is_only_a_standard_library_away():
 def test_levels_must_be_numbers_of_operations(levels):
     with pytest.raises(CourseError, match=r"levels must be .*\n.*levels=\[3\]"):
         tasks.draw("chain", 2, levels=levels)
+
+
+@pytest.mark.parametrize("levels", [{2, 3}, [2.0], 3.0, [[3]], 3, [], None, [True]])
+def test_levels_are_numbers_of_operations(levels):
+    with pytest.raises(CourseError, match="levels must be numbers of operations"):
+        tasks.draw("chain", 2, levels=levels)
+
+
+@pytest.mark.parametrize("name", ["chart", "cooking", "../samples/maths"])
+def test_samples_name_what_is_stored(name):
+    with pytest.raises(CourseError, match="No samples of") as caught:
+        tasks.samples(name)
+    assert "chart" not in caught.value.hint
+    assert "maths" in caught.value.hint

@@ -1,6 +1,7 @@
 """Pictures of a service: what their texts say, what they draw, what they refuse."""
 
 import io
+import math
 import threading
 
 import numpy as np
@@ -466,3 +467,29 @@ def test_an_interrupt_ends_the_watching_alone(screen, monkeypatch):
     finally:
         done.set()
         load.join()
+
+
+def test_a_frame_that_went_through_a_file_gives_the_same_dashboard():
+    kept = monitor.Monitor()
+    kept.record(Reply("</think> yes"))
+    for _ in range(3):
+        kept.record(error="TimeoutError")
+    frame = kept.to_frame()
+    whole = show.dashboard(frame)
+    again = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
+    holes = [row | {"stop": math.nan} if row["error"] else row
+             for row in frame.to_dict("records")]  # fmt: skip
+    for heading in (
+        "share of replies with a leaked tag",
+        "share of replies cut by max_new_tokens",
+    ):
+        wanted = told(whole, heading)
+        assert "100% of all" in wanted
+        assert told(show.dashboard(again), heading) == wanted
+        assert told(show.dashboard(holes), heading) == wanted
+
+
+@pytest.mark.parametrize("made", [[8, None], [8, -1], [8, math.nan], [8, "9"]])
+def test_counts_of_tokens_are_numbers(made):
+    with pytest.raises(CourseError, match="numbers must be finite"):
+        show.gantt({"lock": [(0, 1, 2), (0, None, 2)]}, tokens={"lock": made})

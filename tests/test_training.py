@@ -237,7 +237,8 @@ def test_measure_is_called_with_a_model_that_answers():
     assert row["step"] == 2  # its own are not overwritten
     assert row["loss"] == pytest.approx(held_loss(history.tuned), rel=1e-5)
     assert train(steps=2, measure=measure).evaluations[0]["loss"] == 7
-    for bad in (None, 0.5, [1]):
+    several = ({"right": {"maths": np.float64(0.5)}}, {"right": np.ones(3)})
+    for bad in (None, 0.5, [1], *several):
         with pytest.raises(CourseError, match="measure must return a dict"):
             train(steps=2, measure=lambda _, bad=bad: bad)
 

@@ -15,6 +15,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 from serving import KEY, Endless, ask, client, endless, known, post, served, until
 
+from qwen_course.errors import CourseError
 from qwen_course.protocol import ApiError, ChatRequest, Chunks, event, fold
 from qwen_course.upstream import Upstream
 
@@ -417,3 +418,15 @@ def test_the_event_loop_stays_free_while_a_long_request_is_read():
 
 def test_the_default_model_is_the_first_that_is_listed(ours):
     assert post(ours.url, ask()).json()["model"] == "pocket-chat"
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", " "])
+def test_white_space_around_its_key_is_no_part_of_it(other, end):
+    with served(Upstream(other.url, OTHER + end), keys={"me": KEY}) as running:
+        assert post(running.url, ask(max_tokens=2)).status_code == 200
+
+
+def test_a_key_that_cannot_be_is_told():
+    with pytest.raises(CourseError, match="no key can have") as caught:
+        Upstream("http://127.0.0.1:9/v1", "schlüssel-aus-buchstaben")
+    assert "QWEN_COURSE_UPSTREAM_KEY" in caught.value.hint
