@@ -1,6 +1,7 @@
 """Exercises of lesson 00: slice a reply, know when it ended, its speed, test code."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 from qwen_course.checks import Exercise, Wrong
 from qwen_course.generate import Reply
@@ -16,6 +17,7 @@ class _Words:
     def __init__(self) -> None:
         self.words = [*self.all_special_tokens]
         self.all_special_ids = [0, 1, 2]
+        self.eos_token_id, self.pad_token_id = 1, 2
 
     def ids(self, *words: str) -> list[int]:
         self.words += [word for word in words if word not in self.words]
@@ -40,6 +42,19 @@ class _Words:
     ) -> list[str]:
         return [self.decode(row, skip_special_tokens) for row in sequences]
 
+    def convert_ids_to_tokens(
+        self, ids: Sequence[int], skip_special_tokens: bool = False
+    ) -> list[str]:
+        hidden = self.all_special_ids if skip_special_tokens else ()
+        return [self.words[n] for n in ids if n not in hidden]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        return (
+            "".join(tokens)
+            .encode("utf-8", "surrogateescape")
+            .decode("utf-8", "replace")
+        )
+
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         place = self.words.index
         return place(tokens) if isinstance(tokens, str) else [*map(place, tokens)]
@@ -63,9 +78,10 @@ _SLICES = (
         " the answer begins.",
     ),
     (
-        ("la",),
-        (" ", "la", " ", "la", "<|im_end|>"),
-        "replace() deletes the prompt wherever it stands, in the answer too.",
+        ("tra", "la"),
+        (" ", "tra", "la", " ", "tra", "la", "<|im_end|>"),
+        "The answer repeats the prompt: cut it off once, by its length."
+        " (replace() deletes the prompt wherever it stands.)",
     ),
     (
         _turns("Count."),
@@ -76,6 +92,11 @@ _SLICES = (
         _turns("What is a dessert?"),
         ("A cr", "\udcc3", "\udca8", "me."),  # the two bytes of one letter
         "A letter can be cut in two tokens: decode all ids at once, not one by one.",
+    ),
+    (
+        ("Once upon",),
+        (),
+        'Nothing was written, so return "": but a slice [-0:] is the whole list.',
     ),
     (("Once upon",), (" a time.", "<|endoftext|>"), "This is a base model."),
     (
@@ -96,9 +117,10 @@ def _check_slice(answer: Callable[..., object]) -> str | None:
         if isinstance(got, str) and got.strip() == expected.strip():
             continue
         other = [number for number in new_ids if number not in prompt_ids]
+        early = tokenizer.decode([prompt_ids[-1], *new_ids], skip_special_tokens=True)
         if not isinstance(got, str):
             note = f"Return the decoded text. This is a {type(got).__name__}."
-        elif got == tokenizer.decode(output_ids, skip_special_tokens=True):
+        elif new_ids and got == tokenizer.decode(output_ids, skip_special_tokens=True):
             note = (
                 "The whole sequence was decoded: the prompt is still in front."
                 " (replace() finds nothing where one of the two lacks control tokens.)"
@@ -107,6 +129,8 @@ def _check_slice(answer: Callable[..., object]) -> str | None:
             note = "Control tokens are no text: decode with skip_special_tokens=True."
         elif got.strip() and got == tokenizer.decode(other, skip_special_tokens=True):
             note = "A word of the prompt may come again in the reply: cut by place."
+        elif new_ids and got == early != expected:
+            note = "One id too early: the last id of the prompt is still in front."
         asked = tokenizer.decode(output_ids)
         return f"{note}\n  input: {asked!r}\n  expected: {expected!r}\n  got: {got!r}"
     return None
@@ -287,7 +311,7 @@ _SPEEDS = (
     (11, 3.0, 5.0, "Count what was written after the first token, and its time."),
     (5, 6.0, 8.0, "Count what was written after the first token, and its time."),
     (2, 1.0, 1.5, "Of two tokens, one came after the first: it has a speed."),
-    (8, 1.0, 5.0, "A speed need not be a whole number: do not round it."),
+    (11, 1.0, 4.0, "A speed need not be a whole number: do not round it."),
     (1, 0.5, 0.5, "One token alone has no decode speed: return 0.0."),
 )
 
@@ -297,7 +321,7 @@ def _check_speed(answer: Callable[[int, float, float], object]) -> str | None:
         got = answer(tokens, first, seconds)
         waited, later = seconds - first, tokens - 1
         expected = later / waited if later else 0.0
-        if not isinstance(got, int | float):
+        if not isinstance(got, Real):
             note = "Return a number."
         elif abs(got - expected) < 1e-6:
             continue
@@ -404,12 +428,16 @@ _BROKEN = (
 _EMPTY = "the list is empty"
 
 
-def _documented(median: Callable[..., float]) -> Callable[..., float]:
+def _documented(
+    median: Callable[..., float], seen: list[list[float]] | None = None
+) -> Callable[..., float]:
     """Return it with what all share: a docstring, type hints, no empty list."""
 
     def documented(numbers: Sequence[float]) -> float:
         """Return the median."""
-        if not numbers:
+        if seen is not None:
+            seen.append([*numbers])
+        if not len(numbers):
             raise ValueError(_EMPTY)
         return median(numbers)
 
@@ -417,7 +445,7 @@ def _documented(median: Callable[..., float]) -> Callable[..., float]:
 
 
 def _bare(numbers):  # type: ignore[no-untyped-def]  # right too, by the task
-    if not numbers:
+    if not len(numbers):
         return None
     ordered, half = sorted(numbers), len(numbers) // 2
     return ordered[half] if len(numbers) % 2 else _median(numbers)
@@ -449,14 +477,25 @@ def _check_tests(answer: Callable[[Callable[..., float]], object]) -> str | None
             f"  expected: no error\n  got: {type(error).__name__} {error}".rstrip()
         )
     for broken, what, note in _BROKEN:
-        raised = "no error"
+        raised, seen = "no error", list[list[float]]()
         try:
-            answer(_documented(broken))
+            answer(_documented(broken, seen))
         except AssertionError:
             continue
         except Exception as error:
             raised = f"{type(error).__name__}: {error}"
             note = "The mistake is seen, but a test says so by an AssertionError."
+        else:
+            if not seen:
+                note = "Your tests never call the `median` that they are given."
+            elif any(
+                broken(numbers) != _median(numbers) for numbers in seen if numbers
+            ):
+                note = (
+                    "Your tests got a wrong number here and let it pass: write one"
+                    " `assert` for each comparison. (`assert (test, text)` with both in"
+                    " brackets is always true.)"
+                )
         if isinstance(got, bool):
             note = "A comparison that is returned tests nothing: write assert."
         return (

@@ -399,6 +399,11 @@ _TEXTS = (
         (0.5, 0.0625, 0.5),
         "The losses are log 2, log 16 and log 2; their mean is log 4. Each counts.",
     ),
+    (
+        (0.8, 0.25),
+        "The mean of the two losses is log 5 / 2 = 0.805, the perplexity 2.236: neither"
+        " need be a whole number.",
+    ),
     ((1.0, 1.0), "A model that is sure and right has loss 0 and perplexity 1."),
     (
         _LONG,
@@ -561,6 +566,13 @@ _MODELS = (
         (190, 200),
         False,
         "10 of 10 does not prove 100 %: look where its interval starts.",
+    ),
+    (
+        (90, 100),
+        (100, 200),
+        True,
+        "The intervals lie apart. Each model has its own number of questions, and the"
+        " shares count, not the right answers.",
     ),
     (
         (1900, 2000),

@@ -1,6 +1,7 @@
 """Exercises of lesson 01: what fits, tied embeddings, the KV cache, a licence."""
 
 from collections.abc import Callable
+from numbers import Real
 
 from qwen_course import catalog
 from qwen_course.checks import Exercise, Wrong
@@ -18,6 +19,7 @@ _MACHINES = (
         "4.5 bits are more than 4: 8 * 4.5 / 8 = 4.5 GB, so do not round the bits.",
     ),
     ((4.0, 4.0, 4.5, 8.0), "4 billion weights of 4.5 bits: 4 * 4.5 / 8 = 2.25 GB."),
+    ((5.0, 0.1, 16.0, 10.4), "10 GB. The weights alone are asked: no reserve."),
     ((7.6, 7.6, 16.0, 8.0), "A weight of 16 bits takes 2 bytes, not 1."),
     ((6.0, 0.5, 4.5, 4.0), "Eight bits are a byte: 6 * 4.5 / 8 = 3.375 GB."),
     (
@@ -29,7 +31,6 @@ _MACHINES = (
         (8.2, 8.2, 8.0, 8.0),
         "8.2 billion bytes are 8.2 GB: a GB is 1000 ** 3 bytes here, not 1024 ** 3.",
     ),
-    ((5.0, 5.0, 16.0, 10.5), "10 GB. The weights alone are asked: no reserve."),
     ((235.0, 22.0, 4.5, 80.0), "All 235 billion weights count."),
 )
 
@@ -110,9 +111,9 @@ def _check_share(answer: Callable[..., object]) -> str | None:
         body, vocabulary, hidden, tied = values
         tables = vocabulary * hidden * (1 if tied else 2)
         expected, got = tables / (body + tables), answer(*values)
-        if isinstance(got, int | float) and abs(got - expected) < 1e-9:
+        if isinstance(got, Real) and abs(got - expected) < 1e-9:
             continue
-        if not isinstance(got, int | float):
+        if not isinstance(got, Real):
             note = "Return a number between 0 and 1."
         elif abs(got - 100 * expected) < 0.5:
             note = "A share lies between 0 and 1: no per cent."

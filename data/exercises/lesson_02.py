@@ -101,8 +101,10 @@ class _Template:
     ) -> str:
         if tokenize:
             raise ValueError("this stand-in makes text only: pass tokenize=False")
+        form = "<|im_start|>{role}\n{content}<|im_end|>\n"
+        form = "[{role}] {content}\n" if "human" in self.roles else form
         turns = [
-            f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
+            form.format(**message)
             for place, message in enumerate(conversation)
             if {message["role"], f"{message['role']} first" * (place == 0)} & self.roles
         ]
@@ -155,6 +157,12 @@ _CHATS: tuple[tuple[tuple[str, ...], list[tuple[str, str]], list[int], str], ...
         [("system", "Be kind."), ("user", "Hi"), ("system", "Be kind.")],
         [2],
         "The same role can say the same twice: one arrives, and the other is dropped.",
+    ),
+    (
+        ("human", "ai"),
+        [("human", "Hi"), ("user", "Hello"), ("ai", "Yes?")],
+        [1],
+        "Another template writes its turns in another form: look for your probe alone.",
     ),
 )
 
@@ -244,6 +252,14 @@ _REPLIES: tuple[tuple[str, bool, tuple[str, str], str], ...] = (
         ("I say nothing.", ""),
         "The thought is closed, and nothing follows: the tag is no part of it.",
     ),
+    (
+        "<think>\nit is 1 < 2.\n\nSo I think\n</think>\n\nOne.\n\nTwo.",
+        False,
+        ("it is 1 < 2.\n\nSo I think", "One.\n\nTwo."),
+        "A thought and an answer may have several lines, and hold any sign: nothing but"
+        " the tags goes, and white space at the ends. (In a regular expression a dot"
+        " is no line break, without re.DOTALL; strip() takes letters, not words.)",
+    ),
 )
 
 
@@ -318,6 +334,11 @@ _TYPED = (
     (
         "What is <|vision_start|>?",
         "A tokenizer has more control tokens than the usual two: ask it for all.",
+    ),
+    (
+        " 2\u00b2 = 4\n",
+        "Honest text must give the ids that it always gives: spaces at its ends and a"
+        " raised 2 are text too.",
     ),
 )
 

@@ -56,6 +56,19 @@ _CUT: tuple[tuple[_Reply, str], ...] = (
         "Nobody has opened a thought: the first id is not the opening tag. This answer"
         " speaks of both tags, and all of it is the answer.",
     ),
+    (
+        ([4, 32, 8, 31, 9, 32, 7], (31, 32), True, [8, 31, 9, 32, 7]),
+        "The first closing tag ends the thought, for good: behind it both tags are part"
+        " of an answer that speaks of them.",
+    ),
+    (
+        ([], (71, 72), False, []),
+        "Nothing is written yet, and nobody has opened a thought: all ids, here none.",
+    ),
+    (
+        ([], (71, 72), True, None),
+        "Nothing is written yet, but the prompt opened a thought: it still goes on.",
+    ),
 )
 
 
@@ -200,11 +213,11 @@ _Script = tuple[list[int], list[int], list[int], int, tuple[int, int]]
 _LONG = [8, 9, 8, 9, 8]
 _SCRIPTS: tuple[tuple[_Script, str], ...] = (
     (
-        ([71, 4, 5, 72], [71, 4, 5, 72], [8, 71, 9, 8, 9], 3, (71, 72)),
+        ([71, 4, 5, 72], [71, 4, 5, 72], [8, 71, 9, 8, 9, 8], 3, (71, 72)),
         "The thought stays within its budget and the model closes it: let it.",
     ),
     (
-        ([31, 4, 5, 6, 4, 5, 6, 32], [31, 4, 5, 6, 32], _LONG, 3, (31, 32)),
+        ([31, 4, 5, 4, 4, 5, 6, 32], [31, 4, 5, 4, 32], _LONG, 3, (31, 32)),
         "The thought has used up its budget and goes on: close it.",
     ),
     (
@@ -354,7 +367,7 @@ _CURVES: tuple[tuple[list[int], int, float, str], ...] = (
         " right with the probability `guess`.",
     ),
     (
-        [40, 20, 10, 20, 30, 20], 20, 0.2,
+        [55, 20, 10, 20, 30, 20], 20, 0.2,
         "A thought of 20 tokens fits into a budget of 20.",
     ),
     ([30, 10, 20], 50, 0.1, "All thoughts fit: all answers are right."),
@@ -371,6 +384,7 @@ def _check_expected(answer: Answer) -> str | None:
         got, n = answer([*lengths], budget, guess), len(lengths)
         share = sum(length <= budget for length in lengths) / n
         expected = share + (1 - share) * guess
+        unique = sum(length <= budget for length in {*lengths}) / len({*lengths})
         mean = sum(lengths) / n
         straight = [min(1.0, budget / end) for end in (mean, max(lengths))]
         straight += [guess + (1 - guess) * line for line in straight]
@@ -386,7 +400,7 @@ def _check_expected(answer: Answer) -> str | None:
                 "This is a number of right answers. A share is that number divided by"
                 " the number of problems."
             )
-        elif _near(got, round(expected, 2)):
+        elif _near(got, *(round(expected, n) for n in range(2, 6))):
             note = "This is rounded. Return the share as it is."
         elif share < 1 and _near(got, share):
             note = (
@@ -403,6 +417,12 @@ def _check_expected(answer: Answer) -> str | None:
                 "This is a straight line. Half of a thought is not half an answer: the"
                 " curve rises where a thought begins to fit, one problem at a time."
             )
+        elif 0 < share < 1 and _near(got, share + share * guess):
+            note = (
+                "The guess is for the thoughts that were cut, not for those that fit."
+            )
+        elif _near(got, unique + (1 - unique) * guess):
+            note = "Several problems may need the same number of tokens: each counts."
         elif _near(got, share * guess + 1 - share):
             note = "The other way round: a thought that fits is right, without a guess."
         elif 0 < share < 1 and _near(got, shared + (1 - shared) * guess):
@@ -511,6 +531,10 @@ _BALLOTS: tuple[tuple[list[tuple[str, int]], int, str | None, str], ...] = (
     (
         [("3", 60), ("7", 20), ("7", 20)], 100, "7",
         "Each sample has one vote, however many tokens it cost.",
+    ),
+    (
+        [("3", 10), ("-1/2", 10), ("-1/2", 10)], 50, "-1/2",
+        "An answer is a text, not always a whole number. Only \"\" has no vote.",
     ),
     ([("", 50), ("", 40)], 200, None, "Nobody voted: that is None."),
     ([("1", 80)], 50, None, "50 tokens pay for no sample: nobody voted, that is None."),

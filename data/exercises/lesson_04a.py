@@ -14,6 +14,7 @@ _DRAWN: tuple[tuple[int, int, int, str], ...] = (
     (5, 2, 2, "10 pairs can be picked from 5, and 3 of these hold no right sample."),
     (10, 3, 5, "252 choices of 5 samples, and 21 of them hold no right one."),
     (5, 4, 3, "Only one sample fails, so three cannot all fail: the chance is 1."),
+    (5, 3, 2, "Two samples fail, and both can be picked: that is 1 of 10 choices."),
     (4, 0, 2, "No sample passes, so none that passes can be picked: the chance is 0."),
 )
 
@@ -39,7 +40,7 @@ def _other_chances(n: int, right: int, k: int) -> tuple[tuple[float, str], ...]:
         ),
         (share, "This is pass@1, the chance of a single sample: k has no part in it."),
         (
-            float(right > 0),
+            float(right > 0) if n - right > k else -1.0,
             "One of all n samples passes, but only k are picked: that is a chance"
             " between 0 and 1. (If you divide with //, use /.)",
         ),
@@ -224,6 +225,25 @@ _HOLES: tuple[tuple[str, str, str, str], ...] = (  # written, after, expected, n
     (
         "    total += x\n    return total", _RETURN, "    total += x",
         "The spaces at the start are the indent of the line: they must stay.",
+    ),
+    (
+        "\n    total += x\n    n += 1\n    return total", _RETURN,
+        "\n    total += x\n    n += 1",
+        "White space at the start stays, a line break too.",
+    ),
+    (
+        "total += x<|endoftext|>import os\nimport re<|endoftext|>", _RETURN,
+        "total += x",
+        "All from the first <|endoftext|> on goes, the lines below it too.",
+    ),
+    (
+        "total += x\n<|endoftext|>import os", "\n", "total += x",
+        "No line of `after` to look for: but <|endoftext|> ends the text all the same.",
+    ),
+    (
+        "if not xs:\n        return\n    return total", _RETURN,
+        "if not xs:\n        return",
+        "Compare whole lines: `return` is only a part of `return total`.",
     ),
 )  # fmt: skip
 
@@ -412,7 +432,8 @@ def _least(n: int, enough: Callable[[int, int], bool]) -> int | None:
     return next((w for w in range((n + 1) // 2, n + 1) if enough(n, w)), None)
 
 
-_CHANGED = (10, 8, 6, 20, 100, 17, 5, 1, 0)  # no other rule is right for the first five
+# No other rule is right for the first five.
+_CHANGED = (10, 8, 6, 20, 100, 17, 22, 5, 1, 0)
 _OTHER_RULES: tuple[tuple[Callable[[int, int], bool], str], ...] = (
     (
         lambda n, w: _by_coin(n, w) <= 0.1,
@@ -637,6 +658,10 @@ _BOXES: tuple[tuple[str, str | None, str], ...] = (
     (
         r"One half is \frac{1}{2}}, and so $\boxed{", None,
         "What stands before the first box is in no box, even if a brace is left over.",
+    ),
+    (
+        "$\\boxed{x = 1,\ny = 2}$", "x = 1,\ny = 2",
+        "A box may go on in the next line.",
     ),
 )  # fmt: skip
 

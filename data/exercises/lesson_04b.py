@@ -54,7 +54,12 @@ _CONTEXTS: tuple[tuple[tuple[int, ...], dict[int, str], str], ...] = (
     ),
     (
         (100, 30, 300, 1280, 0),
-        {1: _LEAST, 60: _LEAST, 75: _LEAST},
+        {
+            1: _LEAST,
+            29: "Thirty pictures of 10 tokens take the 300 exactly: that fits.",
+            60: _LEAST,
+            75: _LEAST,
+        },
         "Each picture has two marks, before and after it. For small pictures that is"
         " a large part.",
     ),
@@ -385,7 +390,8 @@ _RECORDINGS: tuple[tuple[float, str], ...] = (
     (30, "A piece of 30 seconds is 750 tokens and two marks."),
     (75, "It is cut into 30 + 30 + 15 seconds: 752 + 752 + 377."),
     (0.333, "33 frames: 33 becomes 17, and 17 becomes 8. Use the two formulas."),
-    (0.35, "35 frames: 35 becomes 18, and 18 becomes 9. The formulas are not alike."),
+    (0.353, "35 frames: 35 becomes 18, and 18 becomes 9. The formulas are not alike."),
+    (30.004, "These are 3000.4 frames, so 3000 whole ones: one piece, no second."),
     (0.387, "These are 38.7 frames. Only whole ones count, so 38: round down."),
 )
 
@@ -406,7 +412,7 @@ def _check_sound(answer: Answer) -> str | None:
         others = {
             tokens: "Each piece has two marks, before and after it.",
             tokens + 2: "A piece has at most 30 seconds, and its own two marks.",
-            expected + 2 * (frames % 3000 == 0): "A rest of 0 frames is no piece.",
+            expected + 2 * (seconds == 30): "A rest of 0 frames is no piece.",
             frames + 2 * len(pieces): "These are frames. Their number is halved twice.",
             sum((f - 1) // 2 + 1 for f in pieces) + 2 * len(pieces): "The frames are"
             " halved twice: once by a convolution, once by pooling.",

@@ -18,6 +18,7 @@ _TWO_LAYERS = {
     for n in (0, 1)
     for part, size in (("up", 100), ("down", 50))
 }
+_MANY = {f"model.layers.0.moe.experts.{n}.up_proj.weight": 3 for n in range(16)}
 # Sizes, experts, chosen, note.
 _NETS: tuple[tuple[dict[str, int], int, int, str], ...] = (
     (
@@ -38,6 +39,11 @@ _NETS: tuple[tuple[dict[str, int], int, int, str], ...] = (
         _BODY | _TWO_LAYERS, 2, 1,
         "Two layers have experts, and each expert has two weights. The router takes 1"
         " of 2 in each layer, so half of 600 works.",
+    ),
+    (
+        {"model.embed_tokens.weight": 1000} | _MANY, 16, 10,
+        "Each of the 16 experts holds 3, and 10 of them work: 30. (10 is no divisor of"
+        " 16, and 16 is none of 3.)",
     ),
 )  # fmt: skip
 
@@ -183,6 +189,16 @@ _MEASURED: tuple[tuple[dict[str, _Interval], str], ...] = (
         "Guessing is known exactly, so its interval has no width. It is a row like the"
         " others: blind is not shown to differ from it, seeing is.",
     ),
+    (
+        {
+            "guessing": (0.25, 0.25),
+            "stubborn": (0.05, 0.15),
+            "a": (0.30, 0.402),
+            "b": (0.404, 0.60),
+        },
+        "Look at every pair. Guessing can be better, too: here it beats stubborn. And a"
+        " small gap is a gap: 0.402 is below 0.404.",
+    ),
 )
 
 
@@ -320,6 +336,17 @@ _BATCHES: tuple[tuple[_Routed, str], ...] = (
     (
         ([(0,), (1,), (0,)], [[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]]),
         "One expert is chosen for each token: f is 2/3 and 1/3, P is 0.6 and 0.4.",
+    ),
+    (
+        (
+            [(2, 0, 3), (1, 3, 0), (3, 2, 1)],
+            [
+                [0.2, 0.1, 0.4, 0.25, 0.05],
+                [0.3, 0.4, 0.05, 0.15, 0.1],
+                [0.05, 0.2, 0.3, 0.4, 0.05],
+            ],
+        ),
+        "Three experts are chosen for each token: f is 2/3, 2/3, 2/3, 1 and 0.",
     ),
     (([(1,)], [[0.3, 0.7]]), "A single token is a batch too: f is 0 and 1."),
 )

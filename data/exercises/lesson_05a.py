@@ -38,6 +38,11 @@ _TENSORS: tuple[tuple[list[float], int, int, str], ...] = (  # weights, bits, gr
         " divide by it. The codes are 0, the scale may be 0.",
     ),
     (
+        [0.0018, -0.0006, 0.0009, -0.00012], 5, 2,
+        "Real weights can be as small as these: keep all digits of a scale. 5 bits have"
+        " codes from -15 to 15.",
+    ),
+    (
         [7.0, 2.5, -3.5, 0.5], 4, 4,
         "The step is 1. Where two codes are equally near, either is right.",
     ),

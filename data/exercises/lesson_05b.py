@@ -31,6 +31,10 @@ _TIMINGS: tuple[tuple[list[float], str], ...] = (  # seconds: A B A B ...
         "The ratios are 0.75, 0.9, 0.3 and 0.35. With four of them the median is"
         " halfway between the two in the middle.",
     ),
+    (
+        [6.0, 7.5, 4.0, 2.0, 9.0, 6.0],
+        "The ratios are 0.8, 2 and 1.5. Put the ratios in order, not the pairs.",
+    ),
     ([5.0, 2.0], "There is one pair, so its ratio is the median."),
 )
 
@@ -369,6 +373,10 @@ _ROOFS: tuple[tuple[int, int, float, float, str], ...] = (
         8_190_735_360, 622_329_856, 16, 38,
         "Do not round: on a slow machine it is 2.51 tokens a second.",
     ),
+    (
+        32_762_123_264, 777_912_320, 16, 5,
+        "Do not round: with 5 GB/s, Qwen3-32B reaches 0.0782 tokens a second.",
+    ),
 )  # fmt: skip
 
 
@@ -418,8 +426,8 @@ def _check_roof(answer: Answer) -> str | None:
         note = _told(got, others, near, note)
         if isinstance(got, Real) and abs(got * expected - 1) < 0.005:
             note = "These are seconds for a token. Return tokens for a second."
-        if any(got == round(expected, n) for n in range(2)):
-            note = "Do not round: on a slow machine it is 2.51 tokens a second."
+        if any(got == round(expected, n) for n in range(4)):
+            note = "Do not round: on a slow machine it is 0.0782 tokens a second."
         return (
             f"{note}\n  input: parameters={parameters}, embedding={embedding},"
             f" bits={bits}, bandwidth_gb_s={bandwidth}"

@@ -27,6 +27,7 @@ _MACHINES = [
     for context in (1024, 8192, 32_768)
 ] + [  # bf16 takes exactly this
     ("Qwen3-0.6B", 2.131623936, 8192), ("Qwen3-0.6B", 2.1316, 8192),
+    ("Qwen3-0.6B", 1.34, 1500), ("Qwen3-0.6B", 1.38, 1500),
 ]  # fmt: skip
 
 
@@ -222,7 +223,7 @@ def _check_longest(answer: Answer) -> str | None:
     elif all(a in (b, b - 1) for a, b in zip(told, exact, strict=True)):
         note = "One token more still fits: what takes exactly memory_gb does. (Many"
         note += " small sums are not exact: multiply.)"
-    elif all(a & (a - 1) == 0 and a < end or a == b
+    elif all(a and a & (a - 1) == 0 and a < end or a == b
              for a, b, end in zip(told, exact, ends, strict=True)):  # fmt: skip
         note = "Not only powers of two: the exact number of tokens."
     note = _note(got, beliefs, note)

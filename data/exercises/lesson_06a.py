@@ -41,6 +41,15 @@ _CHATS: tuple[_Chat, ...] = (
          1, 31, 32, 9, 42, 31, 2, 9],
         1, 2, [31, 32, 9],
     ),
+    (  # the assistant begins, and has two turns in a row with the same text; id 0
+        [1, 31, 32, 9, 0, 41, 2, 9, 1, 30, 9, 42, 2, 9, 1, 31, 32, 9, 0, 41, 2, 9,
+         1, 31, 32, 9, 0, 41, 2, 9],
+        1, 2, [31, 32, 9],
+    ),
+    (  # the assistant writes the header's ids, too
+        [1, 32, 31, 9, 43, 2, 9, 1, 31, 32, 9, 41, 31, 32, 9, 44, 2, 9],
+        1, 2, [31, 32, 9],
+    ),
 )  # fmt: skip
 
 
@@ -261,6 +270,8 @@ _ADAPTED: tuple[tuple[_Matrix, _Matrix, _Matrix, float, _Matrix], ...] = (
         [[1, 0], [0, 1], [1, 1]], [[1, 2], [0, 1], [1, 0], [3, 1]],
         [[1, 0, 0, 1], [0, 1, 0, 2], [0, 0, 1, 0]], 10, [[1, 0], [0, 1], [2, 2]],
     ),
+    ([[0.5, 0, 1], [0, 2, 1]], [[0.25, 1, 0], [0, 0.5, 1]], [[1, 2], [0.25, 1]], 1,
+     [[1, 1, 0], [0, 1, 2]]),
 )  # fmt: skip
 
 
@@ -549,6 +560,20 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
         [], 20,
         "Every answer of the assistant is learnt, not only the last. In row 0 the first"
         " one is empty, in row 1 the second.",
+    ),
+    (
+        [
+            [_user("2 + 3?"), _says("I count."), _tool("5")],
+            [_system("Be short.")],
+            [{"role": "User", "content": "Hi"}, _says("Hello!")],
+            [_user("Hi"), _says("")],
+            [_user("Hi"), _says("")],
+            [_user("no no no no"), _says("yes yes yes")],
+        ],
+        _TESTS, 6,
+        "Row 0 ends with a result, row 1 with a system prompt: no answer. \"User\" is"
+        " not user. Rows 3 and 4 are alike, and both are bad. Row 5 has 7 words: one"
+        " that stands there twice counts twice.",
     ),
 )  # fmt: skip
 

@@ -471,6 +471,7 @@ _PLANS: tuple[_Plan, ...] = (  # examples, batch_size, accumulate, epochs, warm_
     (3, 8, 2, 1, 0.1),
     (50, 5, 4, 6, 0.0),
     (70, 3, 5, 4, 0.45),
+    (1025, 8, 16, 1, 0.1),  # one row is left over
 )
 
 

@@ -189,7 +189,10 @@ _TALKS: tuple[_Messages, ...] = (
     [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."}],
     [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."},
      _user("Sure?"), _says("Yes.\nI am.")],
-    [_user("Sort:\n2\n1\n"), _says("1\n2\n")],
+    [_user(" Sort:\n2\n1\n"), _says(" 1\n2\n")],
+    [_user("2 + 2?"), _says("4"), _user("Sure?"), _says("4")],
+    [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."},
+     _user("2 + 3?"), _says("5") | {"reasoning_content": "Two and three."}],
 )  # fmt: skip
 
 
@@ -214,6 +217,8 @@ def _pair_problem(prompt: str, target: str, messages: _Messages) -> str:
         return "The prompt comes first, then the target."
     if target.startswith("<|im_start|>"):
         return "Serving opens the answer: <|im_start|>assistant belongs to the prompt."
+    if "<|im_start|>" in target:
+        return "The target is the last answer alone: all before it is the prompt."
     if not target.rstrip("\n").endswith(_CLOSE):
         return "The target lacks <|im_end|>: so the model never learns to stop."
     if target.endswith("\n"):
@@ -241,7 +246,7 @@ def _pair_problem(prompt: str, target: str, messages: _Messages) -> str:
         return "Earlier turns carry no thought, not even an empty one."
     ends = [m["content"] for m in messages if m["content"].endswith("\n")]
     if any(end + _CLOSE not in prompt + target for end in ends):
-        return "A newline at the end of a content is lost: leave a content as it is."
+        return "White space around a content is lost: leave a content as it is."
     if (prompt + target).replace("\n", "") == (right + wanted).replace("\n", ""):
         return "Only newlines differ: after a role, after <|im_end|>, around a thought."
     part = "target" if prompt == right else "prompt"
@@ -402,6 +407,7 @@ _NEEDS: tuple[_Need, ...] = (  # Qwen3-0.6B and 8B with rank 16, and a pocket mo
     (596_049_920, 10_092_544, 16, "full"),
     (8_190_735_360, 43_646_976, 16, "lora"),
     (8_190_735_360, 43_646_976, 4.5, "lora"),
+    (8_190_735_360, 43_646_976, 4.5, "full"),
     (744_512, 58_368, 32, "lora"),
     (744_512, 58_368, 32, "full"),
 )

@@ -46,6 +46,7 @@ _OUTCOMES = (  # questions won, lost, right both times, wrong both times
     (60, 40, 150, 150),
     (70, 55, 100, 75),
     (19, 8, 30, 23),  # 5.2 %: do not round
+    (20, 2, 80, 98),  # far below 5 %, yet few of all questions changed
     (13, 4, 20, 23),  # a corrected normal curve is too careful here
 )
 

@@ -48,7 +48,7 @@ def _note(
 _Request = tuple[float, float, list[float], int]  # came, began, tokens' moments, prompt
 _REQUESTS: tuple[_Request, ...] = (
     (10.0, 12.0, [12.5, 12.625, 12.75, 12.875, 13.75], 50),  # one slow token
-    (0.0, 0.0, [0.25, 0.375, 0.5, 0.625], 100),  # no queue
+    (0.0, 0.0, [0.75, 0.875, 1.125, 1.5], 100),  # no queue; do not round 133.3
     (5.0, 6.0, [6.5], 20),  # one token: no gap
     (100.0, 100.5, [101.0, 101.25, 101.75], 64),
 )
@@ -89,6 +89,13 @@ def _cost_problem(key: str, got: Any, request: _Request) -> str:
                 (sorted(gaps)[place], "Two gaps stand in the middle: half-way!")
                 for place in (len(gaps) // 2, (len(gaps) - 1) // 2)
                 if gaps
+            ),
+            *(
+                (
+                    median([moments[0] - start, *gaps]),
+                    "The time to the first token is no gap: gaps lie between tokens.",
+                )
+                for start in (came, began)
             ),
         ],
         "decode": [
@@ -451,7 +458,7 @@ _RULES = (
 _GOOD_DAYS: dict[str, tuple[float, ...]] = {
     "quiet day": (0.0145, 33.0, 0.0, 7.0, 1.0),
     "busy day": (0.0327, 32.0, 0.0, 0.0, 1.0),
-    "busiest day": (0.0981, 33.0, 0.0, 0.0, 1.0),  # three times as slow as the busy
+    "busiest day": (0.098, 33.0, 0.0, 0.0, 1.0),  # three times as slow as the busy
 }
 _BAD_DAYS: dict[str, tuple[float, ...]] = {
     "slow disk": (0.2785, 33.0, 0.0, 0.0, 1.0),
@@ -636,12 +643,13 @@ my_limits = {
 
 _Series = tuple[list[float], float, float, float]  # values, mean, slack, limit
 _SERIES: tuple[_Series, ...] = (
-    ([0, 1, 0, 1, 0, 3, 3, 3], 0.5, 0.5, 3.0),  # a drift from number 5 on
+    ([0, 1, 0, 1, 0, 2, 3, 3], 0.5, 0.5, 3.0),  # a drift from number 5 on
     ([5, 5, 5, 5], 5, 1, 3),  # none
     ([0, 0, 0, 0, 0, 0, 4, 4], 2, 0, 3),  # long below, then above: not held against it
     ([2, 2, 2, 2], 1, 0, 3),  # exactly at the limit is no alarm
     ([0, 0, 0, 0, 0], 3, 0, 2),  # only upwards
-    ([9, 1, 1], 1, 1, 3),  # at once
+    ([9, 1, 9], 1, 1, 3),  # at once, and once more
+    ([], 1, 0, 3),  # no value, no alarm
     ([2, 2, 2, 2, 2, 2], 1, 0.9, 0.55),
     ([2.5, 0, 2.5, 0, 2.5, 0, 2.5], 1, 0, 3),  # up and down
     ([0, 0, 0, 4], 2, 1, 0.5),  # the slack must not make a debt
@@ -671,12 +679,27 @@ def _last_alarm(values: Sequence[float], mean: float, slack: float,
     return found
 
 
+def _begin(values: Sequence[float], mean: float, slack: float,
+           limit: float) -> int | None:  # fmt: skip
+    """Return the first value after s was 0 for the last time before the alarm."""
+    total, start = 0.0, 0
+    for number, value in enumerate(values):
+        total = max(0.0, total + value - mean - slack)
+        start = start if total else number + 1
+        if total > limit:
+            return start
+    return None
+
+
 def _cusum_beliefs(series: _Series) -> dict[str, int | None]:
     """Return what each belief gives, by what is to be said to it."""
     values, mean, slack, limit = series
     right = _cusum(*series)
     away = [abs(value - mean) for value in values]
     return {
+        "This is where the drift begins. Return where s is above the limit.": (
+            _begin(*series)
+        ),
         "Values count from 0.": None if right is None else right + 1,
         "Without an alarm, return None.": -1 if right is None else right,
         "This stops at the first value: return None only after the loop.": (
@@ -689,7 +712,7 @@ def _cusum_beliefs(series: _Series) -> dict[str, int | None]:
             None if right is None else values.index(values[right])
         ),
         "Take the `mean` that is given, not that of these values.": _cusum(
-            values, fmean(values), slack, limit
+            values, fmean(values or [mean]), slack, limit
         ),
         "The sum must not fall below 0: a long good time would hide a drift.": _cusum(
             *series, floor=False

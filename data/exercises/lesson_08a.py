@@ -52,6 +52,8 @@ def _pad_problem(got: Any, rows: _Rows, pad: int) -> str:
         )
     if ids == _padded(rows, 0)[0] != right:
         return "These rows are filled with 0. The padding is `pad`."
+    if ids != right and sorted(ids) == sorted(right):
+        return "The rows stand in another order: keep that of the prompts."
     if ids != right:
         return "A prompt has lost or changed tokens: the padding stands before them."
     if mask == [[1 - mark for mark in row] for row in marks]:
@@ -217,6 +219,11 @@ _QUEUES: tuple[tuple[list[_Job], int, int, str], ...] = (
     (
         [("a", "warm", 80), ("b", "greedy", 300), ("c", "warm", 100)], 8, 200,
         "b stays: it is neither a row of this batch nor its longest. So a and c fit.",
+    ),
+    (
+        [("d", "warm", 10), ("c", "greedy", 10), ("b", "greedy", 10),
+         ("a", "warm", 10), ("e", "greedy", 10)], 8, 1000,
+        "The kind of the oldest counts, not that of most: here it is warm.",
     ),
 )  # fmt: skip
 
@@ -387,7 +394,8 @@ _STREAMS: tuple[tuple[list[str], tuple[str, str | None] | str, str], ...] = (
     ),
     (
         [": ping", _ROLE.replace("data: ", "data:"), _chunk(content=None),
-         _chunk(content="Hi"), ": no data: yet", _chunk("stop"), "data:[DONE]"],
+         _chunk(content="Hi").replace("data: ", "data:"), ": no data: yet",
+         _chunk("stop"), "data:[DONE]"],
         ("Hi", "stop"),
         "Lines that do not begin with data: are skipped; the space after it may lack,"
         " before [DONE] too.",
@@ -403,6 +411,12 @@ _STREAMS: tuple[tuple[list[str], tuple[str, str | None] | str, str], ...] = (
          _chunk("stop"), "data: [DONE]"],
         ("the data: [DONE] 5", "stop"),
         "The text itself can hold data: and [DONE]. Only the line's beginning counts.",
+    ),
+    (
+        [_ROLE, _chunk(content="No"), _chunk(content=" no"), _chunk(content=" no"),
+         _chunk("stop", content=" no"), "data: [DONE]"],
+        ("No no no no", "stop"),
+        "Pieces can be equal, and the chunk with the finish_reason can hold text, too.",
     ),
     (
         [_ROLE, _chunk(content="An error"), _chunk("stop"), "data: [DONE]"],
@@ -621,6 +635,10 @@ _PAST: tuple[_Past, ...] = (
     (
         [10.005, 20.0], 40.0, 2, 60.0,
         "30.005 s: round up. Who comes back too early is refused again.",
+    ),
+    (
+        [10.25, 20.0], 40.5, 2, 60.0,
+        "29.75 s: round once, at the end.",
     ),
     ([], 5.0, 1, 60.0, "Nobody has asked yet: return 0."),
     (

@@ -444,6 +444,7 @@ _HEADS: tuple[tuple[int, int, str], ...] = (
     (28, 4, "28 heads can be dealt to 4 GPUs, 7 to each, but not to 3."),
     (12, 6, "12 heads can be dealt to 3 GPUs, and to 6, too."),
     (16, 1, "One GPU always works: it has all heads."),
+    (48, 16, "48 heads can be dealt to 12 or 16 GPUs, too: there are more than 8."),
     (7, 6, "7 heads can be dealt to 1 GPU or to 7, and here are 6."),
 )
 
@@ -511,6 +512,8 @@ def _check_sizes(answer: Answer) -> str | None:
     heads, gpus, note = _HEADS[wrong[0]]
     if not all(whole):
         note = "Return a list of numbers."
+    elif sorted(got[wrong[0]]) == right[wrong[0]]:
+        note = "Sort them: the smallest size comes first."
     beliefs = [_sizes_beliefs(heads, gpus) for heads, gpus, _ in _HEADS]
     return (
         f"{_believed(got, beliefs, note)}"

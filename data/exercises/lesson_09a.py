@@ -54,6 +54,16 @@ _LOOPS: tuple[tuple[list[int], int, str], ...] = (
         3,
         "A block can be long: here 20 ids.",
     ),
+    (
+        [8, 4, 3, 3, 4, 3, 3, 4, 3, 3],
+        3,
+        "A block can hold an id twice: here it is [4, 3, 3], three times.",
+    ),
+    (
+        [3, 2, 2, 3, 2, 2, 3, 2, 2],
+        2,
+        "[2] twice is the smallest block at the end. Cut that, once.",
+    ),
     ([], 2, "Without ids there is no loop: return []."),
 )
 
@@ -402,6 +412,8 @@ _REPLIES: tuple[tuple[str, str, str, str, str], ...] = (
      "The thought in the prompt is closed, so the text is an answer, only cut."),
     (_HEAD, "He said no no no no", "length", "loop",
      "One word, four times, at the end: that is a loop, too."),
+    (_HEAD + "<think>\n", "\n</think>\n\nHi<|im_end|>", "stop", "healthy",
+     "The prompt opened this thought: the text does not begin with <think>."),
     (_HEAD, "- tea\n- tea\n- tea\n- tea", "length", "loop",
      "A newline parts words as well as a space: \"- tea\" comes four times."),
     (_HEAD, "one two three four five six seven eight " * 4, "length", "loop",
@@ -418,8 +430,8 @@ _REPLIES: tuple[tuple[str, str, str, str, str], ...] = (
      "The tag is a word of this answer, which is only cut: no thought began here."),
     (_HEAD, "<think> \n</think>Hi<|im_end|>", "stop", "empty thought",
      "A space is white space, too, and a thought need not have two newlines."),
-    (_HEAD, "<think>A</think>Hi<|im_end|>", "stop", "healthy",
-     "This thought is short, one letter, but not empty."),
+    (_HEAD, "<think>.</think>Hi<|im_end|>", "stop", "healthy",
+     "This thought is short, a full stop, but not empty."),
     (_HEAD, "The piano no no no", "length", "healthy",
      "\"piano\" is another word than \"no\", which comes three times only."),
     (_HEAD, "yes no no yes no yes yes no", "length", "healthy",

@@ -79,6 +79,14 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (  # text, parser, what to say if it 
         '<tool_call>\n{"arguments": {"city": "Os', "hermes",
         "The reply was cut. A { behind the first tag is enough.",
     ),
+    (
+        "<tool_call>\n{", "hermes",
+        "The reply was cut. A { behind the first tag is enough.",
+    ),
+    (
+        "<tool_call>\n<function=", "qwen3_coder",
+        "The reply was cut. <function= behind the first tag is enough.",
+    ),
     ("<tool_call>\n", "", "Nothing follows this tag: the reply was cut."),
     (
         'Use these: {"city": "Oslo"}', "",
@@ -349,7 +357,7 @@ _BOXES: tuple[tuple[_Box, str, _Box, _Box], ...] = (
     ((987, 546, 1119, 582), "qwen2_5_vl", (1920, 1080), (1316, 728)),
     ((108, 905, 331, 957), "qwen2_5_vl", (1080, 1920), (728, 1316)),
     ((23, 117, 501, 988), "qwen2_vl", (640, 480), (644, 476)),
-    ((311, 7, 613, 999), "qwen3_vl", (480, 640), (480, 640)),
+    ((305, 7, 610, 999), "qwen3_vl", (480, 640), (480, 640)),
     ((500, 500, 750, 1000), "qwen3_vl", (1920, 1080), (1504, 832)),
 )
 
@@ -364,6 +372,7 @@ def _box_problem(got: list[Any], case: tuple[_Box, str, _Box, _Box]) -> str:
     thousand = (1000, 1000)
     grid, other = (resized, thousand) if kind == "qwen2_5_vl" else (thousand, resized)
     turned, right = (size[::-1], grid[::-1]), _scaled(box, size, grid)
+    sides = _scaled((box[2] - box[0], box[3] - box[1]), size, grid)
     told = (
         (box, "These are still the model's numbers, not pixels of the picture."),
         (
@@ -375,6 +384,10 @@ def _box_problem(got: list[Any], case: tuple[_Box, str, _Box, _Box]) -> str:
         (_scaled(box, turned[0], turned[1]), "Width and height are exchanged."),
         (_scaled(box, size[::-1], grid), "Width and height are exchanged."),
         (_scaled(box, (size[0],) * 2, (grid[0],) * 2), "Two of them are heights."),
+        (
+            [*right[:2], right[0] + sides[0], right[1] + sides[1]],
+            "Round each edge by itself, not the width or the height.",
+        ),
         (
             [int(v * size[i % 2] / grid[i % 2]) for i, v in enumerate(box)],
             "Round to the nearest pixel: int() cuts off.",

@@ -13,6 +13,7 @@ Answer = Callable[..., Any]
 _PROMISES = {"right": ("at least", 0.9), "seconds": ("at most", 5.0)}
 _OTHERS = {
     "tokens": ("at most", 300), "seconds": ("at least", 1), "agree": ("at least", 0.5),
+    "gain": ("at least", 0),
 }  # fmt: skip
 _MEASURED: tuple[tuple[dict[str, Any], list[str], str], ...] = (
     (
@@ -51,11 +52,11 @@ _MEASURED: tuple[tuple[dict[str, Any], list[str], str], ...] = (
 )  # fmt: skip
 _MEASURED_OTHERS: tuple[tuple[dict[str, Any], list[str], str], ...] = (
     (
-        {"tokens": 200, "seconds": 2, "agree": 0.7}, [],
+        {"tokens": 200, "seconds": 2, "agree": 0.7, "gain": 1}, [],
         "Names, signs and limits are those of the promises, not of the example.",
     ),
     (
-        {"agree": 0.4, "seconds": 2}, ["tokens", "agree"],
+        {"agree": 0.4, "seconds": 2}, ["tokens", "agree", "gain"],
         "The order is that of the promises: what was not measured has its place, too.",
     ),
 )  # fmt: skip
@@ -261,6 +262,26 @@ _TYPED: tuple[tuple[str, bool, str], ...] = (
         f"Start with 3, add 4, then double. {_ASK}", False,
         "'double' is only a part of an operation.",
     ),
+    (
+        f"Start with 03, add 4, then double it. {_ASK}", False,
+        "03 has two digits: the start is one.",
+    ),
+    (
+        f"Start with  3, add 4, then double it. {_ASK}", False,
+        "Two spaces stand before the digit: that is another text.",
+    ),
+    (
+        f"Start with 3, add 4 , then double it. {_ASK}", False,
+        "A space stands before the comma: that is another text.",
+    ),
+    (
+        f"Start with 3, add 4, thendouble it. {_ASK}", False,
+        "A space stands behind 'then': here is none.",
+    ),
+    (
+        f"Start with 3, add 4, then double it {_ASK}", False,
+        "The full stop is missing.",
+    ),
     (f"Start with 3. {_ASK}", False, "There is no operation at all."),
 )  # fmt: skip
 _HALVE = ["halve it", "add 4"]
@@ -273,8 +294,11 @@ def _check_scope(answer: Answer) -> str | None:
         "What may be done is what the list says, not what the example says.",
     )
     rows = [(*row, _OPERATIONS) for row in _TYPED] + [(*other, _HALVE)]
+    given = list(_OPERATIONS)  # the same list each time, as in a notebook
     for text, right, note, operations in rows:
-        got = answer(text, list(operations))
+        got = answer(text, given if operations is _OPERATIONS else list(operations))
+        if given != _OPERATIONS:
+            return "Your code changed the list of operations. Leave it as it is."
         if got is not right:
             if not isinstance(got, bool):
                 note = "Return True or False."
@@ -417,6 +441,11 @@ _GRADED: tuple[tuple[list[tuple[str, str]], list[str], list[int], str], ...] = (
         [("1", "stop"), ("2", "stop")], ["2", "1"], [0, 2, 0],
         "Each reply has its own answer: the first belongs to the first.",
     ),
+    (
+        [("12 times 12\nis 144.\nThat is all.", "stop")], ["144"], [1, 0, 0],
+        "A reply can have several lines, and a number three digits: 144.",
+    ),
+    ([("2", "stop")], ["22"], [0, 1, 0], "2 is only a part of 22."),
     ([], [], [0, 0, 0], "No replies: three times 0."),
 )  # fmt: skip
 _KINDS = ("right", "wrong", "no answer")
@@ -544,6 +573,11 @@ _FORMATS: tuple[tuple[list[dict[str, Any]], float, str | None, str], ...] = (
         0.8, "b",
         "Of equally small ones neither the share nor the number of right answers nor"
         " the width decides, but the lower end.",
+    ),
+    (
+        [_row("int8", 0.9, 190, 200), _row("mixed", 0.95, 1999, 2000)], 0.9, "int8",
+        "Both are good enough, int8 is smaller: how much better mixed is does not"
+        " matter.",
     ),
     (
         [_row("int8", 0.9, 99, 100)], interval(99, 100)[0], "int8",

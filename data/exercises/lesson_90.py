@@ -17,7 +17,7 @@ _BLIND = (
     (list("10009"), list("07777799"), "Find the answer that was most frequent."),
     (list("0123456789") + ["4"], list("0123456789"), "Ten digits, equally often."),
     (list("334"), list("3333"), "Not every set of answers has ten kinds."),
-    (list("2220"), list("1345"), "A favourite may never be right."),
+    (list("2225678"), list("1345"), "A favourite may never be right."),
 )
 
 
@@ -38,7 +38,7 @@ def _check_blind(answer: Callable[..., object]) -> str | None:
                 "Nothing is right? Compare the tests with the favourite itself, a text:"
                 " no number, and no pair of answer and count. Divide with /, not //."
             )
-        elif abs(value - 100 * expected) < 1:
+        elif value > 1 and abs(value - 100 * expected) < 1:
             note = "Return a share, from 0 to 1, not per cent."
         elif value == tests.count(favourite) / len(training):
             note = "It is asked the tests: their number divides, not that of training."
@@ -258,7 +258,7 @@ def for_tests(question):
 _ROWS = (
     ([5, 6, 7], [8, 9], 7),
     ([4, 5, 4, 0, 6], [0, 4, 9, 2], 9),
-    ([3], [7, 7, 1], 5),
+    ([3], [7, 7, 1], 12),
     ([1, 2], [3, 4], 4),
 )
 
@@ -399,7 +399,7 @@ def _check_whole(answer: Callable[[float, int], object]) -> str | None:
             )
         elif any(abs(value - e ** (-loss * tokens)) < 1e-9 for e in (2.7, 2.72, 2.718)):
             note = "These digits of e are too few: take math.exp."
-        elif value in [round(expected, digits) for digits in range(6)]:
+        elif value in [round(expected, digits) for digits in range(1, 6)]:
             note = "Do not round: return the probability as it is."
         return (
             f"{note}\n  input: loss={loss}, tokens={tokens}"
