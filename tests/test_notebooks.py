@@ -50,6 +50,9 @@ FORBIDDEN_IN_CODE = {
     "!pip (use %pip)": r"!\s*pip\b",
     "a star import": r"^\s*from\s+\S+\s+import\s+\*",
     "a blanket warning filter": r"(filterwarnings|simplefilter)\(\s*.ignore.\s*\)",
+    # Left open it is closed when Python tidies up, on whatever loop runs then: that
+    # took the reader off another client's socket, and its cell waited for ever.
+    "an AsyncOpenAI without async with": r"^(?!\s*async with ).*AsyncOpenAI\(",
 }
 CLASSES = re.compile(  # names of transformers, not of models
     r"(Qwen|QwQ)[\d_]*\w*(Config|Model|ForCausalLM|ForConditionalGeneration|Tokenizer"
@@ -931,6 +934,7 @@ FAULTS: list[tuple[str, str, Callable[[Stored], None]]] = [
     ("forbidden", "!pip", put("s1-number-1", "!pip install x")),
     ("forbidden", "star import", put("s1-number-1", "from math import *")),
     ("forbidden", "warning filter", put("s1-number-1", "w.filterwarnings('ignore')")),
+    ("forbidden", "async with", put("s1-number-1", "a = openai.AsyncOpenAI()")),
     ("forbidden", "sys.path", put("s1-number-1", "sys.path.append('a')")),
     ("own_names", "defines check", put("s1-number-1", "def check():\n    pass")),
     ("models_exist", "Qwen3-5B", put("s1-text-1", "The Qwen3-5B is good.")),

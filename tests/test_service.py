@@ -200,7 +200,8 @@ def test_a_stream_is_the_whole_text_whatever_is_asked(name, count, warm):
             assert streamed == whole.model_dump(exclude_unset=True)["choices"][0]
             return whole.choices[0].message
 
-        return await asyncio.gather(*map(both, texts))
+        async with here:
+            return await asyncio.gather(*map(both, texts))
 
     with served(batching.Local(pocket(name))) as here:
         messages = asyncio.run(story(here.url))
@@ -232,7 +233,8 @@ def test_a_seed_holds_among_fifteen_others(running):
             return made.choices[0].message.content
 
         others = [one(text) for text in (QUESTIONS * 3)[:15]]
-        return (await asyncio.gather(one("Hello", seed=4), *others))[0]
+        async with here:
+            return (await asyncio.gather(one("Hello", seed=4), *others))[0]
 
     assert {asyncio.run(story()) for _ in range(3)} == {direct.text}
 
