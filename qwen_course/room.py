@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from qwen_course.errors import CourseError
 from qwen_course.replies import Piece, Reply, Settings
@@ -28,6 +29,7 @@ def connect(
         rule = "The key for the server holds a character that no key can have."
         raise CourseError(rule, hints[0])
     try:
+        _ = urlsplit(url).port  # raises for one that cannot be
         return client(base_url=url, api_key=key or "none", **options)
     except ImportError as error:  # ALL_PROXY names a SOCKS proxy
         rule = f"The proxy of this machine cannot be used: {error}"

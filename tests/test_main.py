@@ -713,7 +713,10 @@ def test_serve_does_not_ask_itself(capsys, host):
     assert "the address of this server itself" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["http://256.1.1.1:8000/v1", "http://[::g]/v1"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://256.1.1.1:8000/v1", "http://[::g]/v1", "http://127.0.0.1:99999/v1"],
+)
 def test_serve_refuses_an_address_that_cannot_be(capsys, url):
     assert main(["serve", "--port", "0", "--upstream", url]) == 2
     assert "is no address of a server" in capsys.readouterr().err
