@@ -262,18 +262,13 @@ def progress(options: argparse.Namespace) -> int:
 
     writes, reads = options.certificate is not None, options.verify or options.roll_up
     for name, given, there, needs in (
-        ("name", options.name, writes, "--certificate"),
-        ("no-answers", options.no_answers, writes, "--certificate"),
-        ("run", options.again, reads, "--verify or --roll-up"),
-        (
-            "key-file",
-            options.key_file is not None,
-            writes or reads,
-            "--certificate or --verify",
-        ),
+        ("--name", options.name, writes, "--certificate"),
+        ("--no-answers", options.no_answers, writes, "--certificate"),
+        ("--run", options.again, reads, "--verify or --roll-up"),
+        ("--key-file", options.key_file, writes or reads, "--certificate or --verify"),
     ):
         if given and not there:
-            raise CourseError(f"--{name} alone does nothing.", f"add {needs}.")
+            raise CourseError(f"{name} alone does nothing.", f"add {needs}.")
     if writes:
         return _certify(options)
     if reads:
