@@ -298,25 +298,23 @@ def _verify(options: argparse.Namespace) -> int:
     """Print what certificates are and hold; return 1 if one is not to be believed."""
     from qwen_course import certificate, checks
 
-    key, found = certificate.read_key(options.key_file), []
+    key, fine = certificate.read_key(options.key_file), True
     if options.again:
         fence, parts = answers.isolation(), ("network", "writing", "signals")
         weak = ["reading", *(part for part in parts if fence.get(part) != "namespace")]
         note = f"Not restricted here while answers run: {', '.join(weak)}."
         print(note, file=sys.stderr)
+    data, lines = [], [] if options.verify else [certificate.HEAD]
     for name in options.verify or options.roll_up:
         finding = certificate.read(name, key)
         again = checks.judge_again(finding.record) if options.again else {}
-        found.append((name, finding, again))
-    data, lines = [], [] if options.verify else [certificate.HEAD]
-    for name, finding, again in found:
         data.append({"file": name, **asdict(finding), "again": again})
         shown = finding.lines if options.verify else finding.row
         lines += shown(name, again)
+        right = all(verdict.startswith("correct") for verdict in again.values())
+        fine = fine and finding.valid and right
     _print(options, data, *lines)
-    verdicts = [verdict for *_, again in found for verdict in again.values()]
-    right = all(verdict.startswith("correct") for verdict in verdicts)
-    return int(not (right and all(finding.valid for _, finding, _ in found)))
+    return int(not fine)
 
 
 def main(arguments: list[str] | None = None) -> int:
