@@ -195,6 +195,9 @@ def chat(options: argparse.Namespace) -> None:
 
     names = ("max_new_tokens", "temperature", "thinking")
     settings = generate.Settings(**{n: getattr(options, n) for n in names})
+    if sys.stdin is None:  # as after <&-
+        rule = "The standard input is closed, so nobody can ask."
+        raise CourseError(rule, "start it in a terminal, or pipe the questions in.")
     models.quiet()
     loaded = models.load(options.role)
     print(f"{loaded.source}. An empty line or Ctrl-C ends the chat.", file=sys.stderr)

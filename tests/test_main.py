@@ -579,6 +579,13 @@ def test_chat_refuses_bad_settings_before_it_loads(capsys, monkeypatch):
     assert "temperature" in capsys.readouterr().err
 
 
+def test_chat_says_that_the_input_is_closed_before_it_loads(capsys, monkeypatch):
+    monkeypatch.setattr(models, "load", lambda role: pytest.fail("it was loaded"))
+    monkeypatch.setattr(sys, "stdin", None)  # so Python starts after <&-
+    assert main(["chat"]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
 def test_a_refused_turn_does_not_end_the_chat(capsys, monkeypatch):
     talk = Talk(monkeypatch, ["a " * 600 + "\n", "One\n"])
     assert main(BRIEF) == 0
