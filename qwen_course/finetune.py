@@ -173,8 +173,7 @@ def _prepared(loaded: Any, settings: LoraSettings) -> Any:
         target_modules=targets,
         trainable_token_indices=list(settings.new_tokens) or None,
     )  # fmt: skip
-    with warnings.catch_warnings():  # of peft to other libraries, not for the learner
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):  # of peft to other libraries
         return peft.get_peft_model(model, config)
 
 
@@ -265,22 +264,19 @@ def load(loaded: Any, folder: Path | str) -> Any:
     try:
         told = json.loads(path.read_text("utf-8"))["base_model_name_or_path"]
         base = str(told).rstrip("/").rpartition("/")[2]  # others write owner/ or a path
-    except (ValueError, KeyError, TypeError) as error:
-        rule = f"{path} cannot be read: {type(error).__name__}."
-        raise CourseError(rule, "Save the adapter again.") from None
-    if base != _base(loaded):
-        rule = f"This adapter was trained on {base}, not on {_base(loaded)}."
-        hint = "Pass the tuned model that it was trained on."
-        raise CourseError(rule, hint if "+" in base else f"models.load({base!r})")
-    with warnings.catch_warnings():  # of peft to other libraries
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        try:
-            model = peft.PeftModel.from_pretrained(_sharing(loaded.model), str(folder))
-        except Exception as error:  # a damaged config can raise anything in peft
-            rule = f"The adapter in {folder} cannot be read: {type(error).__name__}."
-            raise CourseError(rule, "Copy the whole folder again.") from error
-    return replace(loaded, model=model.eval())
+        if base == _base(loaded):
+            with warnings.catch_warnings():  # of peft to other libraries
+                warnings.simplefilter("ignore", FutureWarning)
+                warnings.simplefilter("ignore", RuntimeWarning)
+                shared = _sharing(loaded.model)
+                model = peft.PeftModel.from_pretrained(shared, str(folder))
+            return replace(loaded, model=model.eval())
+    except Exception as error:  # a damaged config can raise anything in peft
+        rule = f"The adapter in {folder} cannot be read: {type(error).__name__}."
+        raise CourseError(rule, "Copy the whole folder again.") from error
+    rule = f"This adapter was trained on {base}, not on {_base(loaded)}."
+    hint = "Pass the tuned model that it was trained on."
+    raise CourseError(rule, hint if "+" in base else f"models.load({base!r})")
 
 
 def merge(tuned: Any) -> Any:
