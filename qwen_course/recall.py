@@ -116,11 +116,8 @@ class Quiz:
             lines += [f"   {letter}) {choice.text}" for letter, choice in choices]
         return "\n".join([*lines, f"\n{HOW}"])
 
-    def _repr_html_(self) -> str:
-        """Questions whose choices open and say why, without a kernel too."""
-        return self._html(opens=True)
-
-    def _html(self, opens: bool) -> str:
+    def _repr_html_(self, opens: bool = True) -> str:
+        """Questions; their choices open and say why, without a kernel too."""
         parts = ["<b>What do you remember?</b> Decide first, then look.<ol>"]
         for item in self.items:
             asked = f"{escape(item.question)} <small>(lesson {item.lesson})</small>"
@@ -159,7 +156,8 @@ class Quiz:
             told.value = f"<pre style='white-space:pre-wrap'>{escape(text)}</pre>"
 
         button.on_click(check)
-        display(HTML(self._html(opens=False)), widgets.VBox([*rows, button, told]))
+        box = widgets.VBox([*rows, button, told])
+        display(HTML(self._repr_html_(opens=False)), box)
 
 
 def quiz(lesson: str, today: Callable[[], date] = date.today) -> Quiz:
