@@ -167,12 +167,6 @@ class Run:
         """Return a copy of the trained weights."""
         return {n: p.detach().clone() for n, p in self.weights.items()}
 
-    def put(self, weights: dict[str, Tensor]) -> None:
-        """Set the trained weights."""
-        with torch.no_grad():
-            for name, value in weights.items():
-                self.weights[name].copy_(value)
-
     def go(self, measure: Any, path: Path | None, interrupted: list[bool]) -> None:
         """Train until the last step, an early stop or an interrupt."""
         settings, started = self.settings, time.perf_counter() - self.before
@@ -206,7 +200,7 @@ class Run:
             bar.update()
         bar.close()
         if self.held and math.isfinite(self.best["loss"]) or self.stopped == "diverged":
-            self.put(self.best["weights"])
+            self.tuned.model.load_state_dict(self.best["weights"], strict=False)
         else:
             self.best["step"] = len(self.losses)
         self.tuned.model.eval()
@@ -262,12 +256,10 @@ class Run:
         self.tuned.model.eval()
         row: dict[str, Any] = {"step": step}
         if self.held:
-            size, held = self.settings.batch_size, self.held
-            parts = [held[i : i + size] for i in range(0, len(held), size)]
-            total = sum(
-                summed_loss(self.tuned.model, *self.collated(part)).item()
-                for part in parts
-            )
+            size, held, total = self.settings.batch_size, self.held, 0.0
+            for first in range(0, len(held), size):
+                batch = self.collated(held[first : first + size])
+                total += summed_loss(self.tuned.model, *batch).item()
             counted = sum(label != NOT_COUNTED for row in held for label in row.labels)
             row["loss"] = total / counted
             if row["loss"] < self.best["loss"]:
@@ -319,7 +311,7 @@ class Run:
         if name != self.name:
             rule = f"{path} is of a training with other examples or settings."
             raise CourseError(rule, "Delete it, or name another file.")
-        self.put(state["weights"])
+        self.tuned.model.load_state_dict(state["weights"], strict=False)
         self.best = state["best"]
         self.losses, self.evaluations = state["losses"], state["evaluations"]
         self.before = self.losses[-1]["seconds"] if self.losses else 0.0
