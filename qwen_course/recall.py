@@ -20,13 +20,12 @@ import functools
 import json
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from html import escape
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -258,12 +257,10 @@ def _chosen(items: list[Item], state: State, day: date) -> list[Item]:
 def _by_turns(new: list[Item], before: list[Item]) -> list[Item]:
     """New items, by turns from the latest lesson and from further back."""
     latest = sorted(new, key=lambda item: item.lesson, reverse=True)
-    seen: Counter[str] = Counter()
-    first, later = list[Item](), list[Item]()  # `first`: the next lesson asks them
-    for item in before:
-        (first if seen[item.lesson] < 2 else later).append(item)
-        seen[item.lesson] += 1
-    at = BACK * len(seen)
+    lessons = [[*items] for _, items in groupby(before, lambda item: item.lesson)]
+    first = [item for items in lessons for item in items[:2]]  # the next lesson's
+    later = [item for items in lessons for item in items[2:]]
+    at = BACK * len(lessons)
     back = [i for i in [*later[at:], *later[:at], *first] if i in new]
     return [*dict.fromkeys(chain.from_iterable(zip(latest, back, strict=True)))]
 
