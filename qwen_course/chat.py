@@ -78,12 +78,13 @@ def validate(messages: Any) -> None:
             need(whole, field, "free of lone surrogates (decode it as UTF-8)", value)
 
 
-def with_dicts(message: Message, both: bool = False) -> Message:
+def with_dicts(message: Message, template: str = "") -> Message:
     """Return a message whose calls have dicts as arguments, not JSON as the API sends.
 
     Qwen2.5's template would put a text into quotes once more, Qwen3.5's refuses it.
-    `both` says that the template takes texts too; then only an empty one is changed.
+    Where the `template` takes texts too, as Qwen3's, only an empty one is changed.
     """
+    both = "arguments is string" in template
     calls = _map_text(str, message.get("tool_calls"))
     for call in calls or []:
         call = call.get("function", call)
@@ -92,11 +93,6 @@ def with_dicts(message: Message, both: bool = False) -> Message:
             if isinstance(given, dict):  # else text it stays
                 call["arguments"] = given
     return message | {"tool_calls": calls} if calls else message
-
-
-def _for_template(template: str, messages: list[Message]) -> list[Message]:
-    both = "arguments is string" in template  # Qwen3's takes text and dicts
-    return [with_dicts(message, both) for message in messages]
 
 
 def render(
@@ -112,7 +108,7 @@ def render(
     """
     validate(messages)
     template = str(options.get("chat_template") or tokenizer.chat_template)
-    messages = _for_template(template, messages)
+    messages = [with_dicts(message, template) for message in messages]
     options |= {} if thinking is None else {"enable_thinking": thinking}
     options |= {"add_generation_prompt": add_generation_prompt, "tools": tools}
     try:
@@ -173,7 +169,8 @@ def encode(
         return "".join(p if n % 2 else mask(p) for n, p in enumerate(pieces))
 
     template = str(options.get("chat_template") or tokenizer.chat_template)
-    messages = _for_template(template, messages)  # a masked `true` would be no JSON
+    # Arguments become dicts first: a masked `true` would be no JSON.
+    messages = [with_dicts(message, template) for message in messages]
     masked = [_map_text(mask, message) for message in messages]
     for shown, message in zip(masked, messages, strict=True):
         if message["role"] == "assistant" and "content" in message:
