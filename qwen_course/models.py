@@ -340,6 +340,9 @@ def image_chat(images: Any, tokenizer: Any, chat_template: str | None = None) ->
 
 def pocket_template(name: str = "qwen3") -> str:
     """Return the official chat template of that name, as the installed trl ships it."""
+    if name not in TEMPLATES:
+        rule = f"No pocket model uses a chat template {name!r}."
+        raise CourseError(rule, f"try one of: {', '.join(TEMPLATES)}.")
     spec = importlib.util.find_spec("trl")  # finds the folder, imports nothing
     places = (spec and spec.submodule_search_locations) or [""]
     path = Path(places[0], "chat_templates", f"{name}.jinja")

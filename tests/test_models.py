@@ -521,3 +521,8 @@ def test_a_role_that_the_profile_has_not_says_so():
 def test_a_dtype_that_nothing_runs_in_is_refused():
     with pytest.raises(CourseError, match="Unknown dtype 'float8_e4m3fn'"):
         models.load("pocket-chat", dtype="float8_e4m3fn")
+
+
+def test_a_template_that_no_pocket_model_uses_is_named():
+    with pytest.raises(CourseError, match="template 'qwen2'.*\n.*qwen3, qwen3_vl"):
+        models.pocket_template("qwen2")
