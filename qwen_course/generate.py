@@ -75,8 +75,7 @@ def batch(
     if isinstance(loaded.model, Room):  # the server makes the batch
         settings = _checked(conversations, settings)
         with ThreadPoolExecutor(16) as pool:
-            asked = [pool.submit(reply, loaded, m, settings) for m in conversations]
-            return [answer.result() for answer in asked]
+            return [*pool.map(lambda m: reply(loaded, m, settings), conversations)]
     rows = _rows(loaded, conversations, settings, None)
     return side_by_side(loaded, rows) if rows else []
 
