@@ -174,10 +174,8 @@ class Row:
     def sampling(self) -> tuple[Any, ...]:
         """Return the sampling values, which rows that are made side by side share."""
         used = self.settings
-        values = [used.temperature, used.repetition_penalty, used.presence_penalty]
-        if used.temperature:
-            values += [used.top_p, used.top_k, used.min_p, used.seed]
-        return tuple(values)
+        drawn = used.temperature and (used.top_p, used.top_k, used.min_p, used.seed)
+        return used.temperature, used.repetition_penalty, used.presence_penalty, drawn
 
     def put(self, token: int) -> Piece | None:
         """Return the piece that this token completes, None when there is none yet."""
