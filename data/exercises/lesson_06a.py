@@ -528,11 +528,13 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("Which?"), _says("This."), _tool("Name a river."), _says("Nile")],
             [_user("Is what 2 + 2?"), _says("4")],
             [_user("What is 2 - 2?"), _says("0")],
+            [_user("NAME\nA RIVER."), _says("Nile")],
+            [_user("What is 2+2?"), _says("4")],
         ],
-        [*_TESTS, " Say  hi!\n"], 20,
+        [*_TESTS, " Say\n hi!\n"], 20,
         "A row leaks if any user's message has the words of a test, all of them, in"
         " this order, and no others. Compare both texts in lower case, split at"
-        " spaces.",
+        " spaces and newlines.",
     ),
     (
         [[_user("Hi"), _says("Hello!"), _user("Bye")], [_user("Hi"), _says("Hello!")]],
