@@ -25,7 +25,8 @@ _SIZES: tuple[tuple[_Points, str], ...] = (
     ),
     (
         [(4, 3, 10), (8, 6, 10), (16, 9, 10)],
-        "10 questions tell little: even 3 of 10 and 9 of 10 overlap.",
+        "Take answers.interval. With it, even 3 of 10 and 9 of 10 overlap: 10 questions"
+        " tell little.",
     ),
     (
         [(4, 300, 1000), (8, 600, 1000), (16, 900, 1000)],
@@ -58,6 +59,11 @@ _SIZES: tuple[tuple[_Points, str], ...] = (
         "8 is the best. That the interval of 4 goes higher changes nothing.",
     ),
     ([(100, 0, 50)], "One point alone is the best."),
+    (
+        [(10, 1, 40), (20, 10, 40)],
+        "Take answers.interval. With it, these two do not overlap: other kinds of"
+        " intervals are wider.",
+    ),
 )
 
 
@@ -283,6 +289,7 @@ _BUDGETS: tuple[tuple[_Shapes, int, int, float], ...] = (
     ([(512, 64), (64, 512)], 6, 2, 0.005),
     ([(512, 64), (64, 512)], 6, 2, 0.02),  # only 1 fits
     ([(64, 192)], 4, 4, 17.0),  # above 64: 4096
+    ([(8, 8)], 1, 2, 34.0),  # 2**20
     ([(4096, 4096)], 36, 2, 37.74872),  # 16 bytes too few for 64
 )
 
@@ -297,6 +304,8 @@ def _largest(one: float, budget_mb: float) -> int:
 
 def _check_rank(answer: Answer) -> str | None:
     got = [answer([*shapes], *rest) for shapes, *rest in _BUDGETS]
+    whole = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
+    most = max((g for g, is_so in zip(got, whole, strict=True) if is_so), default=0)
     right, others = [], []
     beliefs = (
         "W stays as it is. Only A [rank, in] and B [out, rank] are new: they have"
@@ -337,9 +346,8 @@ def _check_rank(answer: Answer) -> str | None:
             _largest(one, budget * (1 - 1e-9)),
             int(budget * 1e6 // one),
             best * one / 1e6,
-            min(64, best),
+            min(most, best) if most else -1,
         ))  # fmt: skip
-    whole = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
     wrong = [i for i, g in enumerate(got) if not whole[i] or g != right[i]]
     if not wrong:
         return None
