@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import product
 from numbers import Real
 from typing import Any
 
@@ -50,11 +51,16 @@ _CONFUSED = {  # (what it is, what was answered) -> why not
 
 
 def _check_diagnosis(answer: Answer) -> str | None:
-    for run in [*json.loads(catalog.text("samples/broken_runs.json")), _SHORT]:
+    runs = [*json.loads(catalog.text("samples/broken_runs.json")), _SHORT]
+    for factor, run in product((1, 2), runs):
+        run = run | {name: [factor * x for x in run[name]] for name in _CURVES[:2]}
         got = answer({name: [*run[name]] for name in _CURVES})
         if isinstance(got, str) and got == run["cause"]:
             continue
         told = _CONFUSED.get((run["cause"], got)) if isinstance(got, str) else None
+        if told and factor > 1:
+            told = "Every loss is doubled here: a fixed limit does not hold any more."
+            told += " Compare with other losses of the same curve."
         names = ", ".join(f'"{name}"' for name in (_HIGH, _OVER, _LOW, _FINE))
         parts = []
         for name in _CURVES[:2]:
@@ -490,9 +496,11 @@ def _check_memory(answer: Answer) -> str | None:
         pairs = zip(values, sizes, strict=True)
         return [math.isclose(value, size, rel_tol=2e-3) for value, size in pairs]
 
-    if all(same(right)):
+    pairs = zip(values, right, strict=True)
+    exact = [math.isclose(value, size, rel_tol=1e-10) for value, size in pairs]
+    if all(exact):
         return None
-    wrong = same(right).index(False)
+    wrong = exact.index(False)
     beliefs = [_memory_beliefs(need) for need in _NEEDS]
     note = "Add the loaded weights, and 16 bytes for each weight that is trained."
     note = next(
@@ -500,12 +508,15 @@ def _check_memory(answer: Answer) -> str | None:
     )
     if not all(plain):
         note = "Return one number, in GB."
-    elif any(values == [round(size, n) for size in right] for n in range(7)):
-        note = "Do not round: a pocket model needs thousandths of a GB."
+    elif all(same(right)) or any(
+        values == [round(size, n) for size in right] for n in range(7)
+    ):
+        note = "Do not round: return all digits. A pocket model takes thousandths of a"
+        note += " GB."
     parameters, adapter, bits, way = _NEEDS[wrong]
     return (
         f"{note}\n  input: parameters={parameters:_}, adapter={adapter:_},"
-        f" bits={bits}, way={way!r}\n  expected: {right[wrong]:.4g}"
+        f" bits={bits}, way={way!r}\n  expected: {right[wrong]:.10g}"
         f"\n  got: {got[wrong]!r}"
     )
 
