@@ -1,6 +1,6 @@
 """Exercises of lesson 04c: parameters at work, claims by intervals, an even load."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from numbers import Real
 from typing import Any
 
@@ -217,9 +217,12 @@ def _check_claims(answer: Answer) -> str | None:
         except (TypeError, ValueError):
             note, pairs = "Return a list of pairs: (better, worse).", set()
         else:
-            if pairs == expected and len(rows) == len(pairs):
+            listed = isinstance(got, Collection)
+            if pairs == expected and len(rows) == len(pairs) and listed:
                 continue
-            if pairs == expected:
+            if not listed:
+                note = "This can be read only once. Make a list of it: list(...)."
+            elif pairs == expected:
                 note = "A pair stands here twice. Each claim is made once."
             elif pairs == {(worse, better) for better, worse in expected}:
                 note = "The better one comes first in a pair."

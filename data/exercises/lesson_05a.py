@@ -359,19 +359,19 @@ def _check_size(answer: Answer) -> str | None:
         rest = total - embedding
         expected = (rest * (bits + scale_bits / group) + embedding * 16) / 8e6
         got = answer(*sizes)
-        if isinstance(got, Real) and abs(got - expected) < 0.005 * expected:
+        if isinstance(got, Real) and isclose(got, expected, rel_tol=1e-9):
             continue
         if not isinstance(got, Real):
             note = "Return a number, the size in MB."
         else:
             for value, told in _other_sizes(*sizes):
                 note = told if abs(got - value) < 0.0002 * value else note
-            if any(got == round(expected, n) for n in range(2)):
-                note = "Do not round: a small file has less than one MB."
+            if any(got in (round(expected, n), int(expected)) for n in range(6)):
+                note = "Do not round: return all digits, as for files below one MB."
         return (
             f"{note}\n  input: parameters={total}, embedding={embedding}, bits={bits},"
             f" group={group}, scale_bits={scale_bits}"
-            f"\n  expected: {expected:.5g}\n  got: {got!r}"
+            f"\n  expected: {expected:.10g}\n  got: {got!r}"
         )
     return None
 

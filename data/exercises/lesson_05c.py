@@ -1,6 +1,7 @@
 """Exercises of lesson 05c: a format for a machine, the longest context, a price."""
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -319,6 +320,7 @@ def _check_dollars(answer: Answer) -> str | None:
         tokens = speed * 3600 / 1e6  # millions an hour
         expected = (power + machine) / tokens
         got = answer(*bill)
+        got = float(got) if isinstance(got, Decimal) else got
         if isinstance(got, Real) and abs(got - expected) <= 1e-6 * expected:
             continue
         beliefs = (
