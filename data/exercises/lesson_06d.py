@@ -48,6 +48,7 @@ _OUTCOMES = (  # questions won, lost, right both times, wrong both times
     (19, 8, 30, 23),  # 5.2 %: do not round
     (20, 2, 80, 98),  # far below 5 %, yet few of all questions changed
     (13, 4, 20, 23),  # a corrected normal curve is too careful here
+    (4, 0, 10, 16),  # sure by the normal curve, but not by mid-p
 )
 
 
@@ -135,6 +136,15 @@ def _of_verdicts(got: list[str], right: list[str], otherwise: str) -> str:
         (
             "The split itself belongs to the tail: range(few + 1).",
             _verdicts(lambda up, down, _: _both(min(up, down) - 1, up + down)),
+        ),
+        (
+            "This counts only half of the cases that are as uneven (mid-p). Count them"
+            " whole.",
+            _verdicts(
+                lambda up, down, _: (
+                    2 * _tail(min(up, down), up + down) - _exactly(up, down) <= 0.05
+                )
+            ),
         ),
         (
             "This is the normal curve. It is too sure here: count exactly.",

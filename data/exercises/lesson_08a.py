@@ -39,6 +39,13 @@ def _pad_problem(got: Any, rows: _Rows, pad: int) -> str:
     """Return what is wrong with a pair that is not the expected one."""
     parts = got if isinstance(got, tuple) else ()
     sizes = [len(part) for part in parts if _of_lists(part)]
+    if len(sizes) == 2 and max(sizes) > len(rows):
+        ends = [part[-len(rows) :] for part in parts]
+        if ends == [*_padded(rows, pad)]:
+            return (
+                "Rows of an earlier call stand here, too. A list that is made only"
+                " once, such as the default of a parameter, keeps them."
+            )
     if sizes != [len(rows)] * 2:
         return "Return two lists of rows: the ids and the mask."
     ids, mask = parts

@@ -316,7 +316,8 @@ def _room_beliefs(gpu: _GPU) -> _Beliefs:
         "cache_bytes are bytes. Do not multiply them by 8.": fit(left, one * 8),
         "These are tokens. A request takes `tokens` of them.": fit(left, cache_bytes),
         "These are the GB that are left. How many requests do they hold?": max(0, left),
-        "1 GB is 1e9 bytes. 1e6 are a MB.": fit(left / 1000),
+        "This is 0 for every GPU, also where much is left. Divide GB by GB, or bytes by"
+        " bytes: 1 GB is 1e9 bytes.": 0,
         "The cache holds keys and values in cache_bytes already: do not double it.": (
             fit(left, one * 2)
         ),

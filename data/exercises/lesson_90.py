@@ -49,6 +49,11 @@ def _check_blind(answer: Callable[..., object]) -> str | None:
             )
         elif value == tests.count(max(training)) / len(tests):
             note = "That is the largest answer of training, not the most frequent one."
+        elif value == tests.count(sorted(training)[len(training) // 2]) / len(tests):
+            note = (
+                "That is the answer in the middle when training is sorted, not the most"
+                " frequent one."
+            )
         elif value == 0.5:
             note = (
                 "Right or wrong are two outcomes, but not equally likely ones: nobody"
@@ -284,8 +289,16 @@ def _check_labels(answer: Callable[..., object]) -> str | None:
             note = "Ids can occur in both: what is read is known by its place alone."
         elif width == end and (len(got) != width or not {*got} - {-100}):
             note = "This row is full: its padding is empty."
+        elif [i for i in got if i != -100] == [*dict.fromkeys(write)] != write:
+            note = "An id can occur twice in `write`: each of its places counts."
+        elif got == expected[1:]:
+            note = (
+                "You moved the labels by hand, and one is missing. The loss itself"
+                " looks one place ahead."
+            )
         elif len(got) != width:
-            note = f"The row has {width} places, so it needs {width} labels."
+            note = f"The row has {width} places, so it needs {width} labels, not"
+            note += f" {len(got)}."
         elif got[:start] == read:
             note = (
                 "The question is read, not learnt: counted, it would train the model"
