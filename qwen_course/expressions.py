@@ -7,7 +7,8 @@ Read are + - * / ^, brackets, |x|, fractions, roots, sin cos tan exp log ln sqrt
 pi, e and one-letter names, in plain text or LaTeX. Not read: inequalities, intervals,
 matrices, integrals, units. Two expressions count as the same if they agree at eight
 points, so (x^2-1)/(x-1) is the same as x+1 though one has a gap. Roots and logarithms
-of negative numbers are complex: ln(x^2) is not 2 ln(x), and log is the natural one.
+of negative numbers are complex: ln(x^2) is not 2 ln(x), and log is the natural one,
+unless it has a base: log_2 8.
 """
 
 import contextlib
@@ -49,12 +50,13 @@ _REWRITE: dict[str, Any] = {
     r"(?<=\d)[eE]([-+]\d\d)(?!\d)": r"*10^{\1}",  # 1e-07
     r"\\(?:text|mathrm|textbf|mathbf) ?\{([^{}]*)\}": r" \1 ",
     r"(?<![A-Za-z\\])([A-Za-z])_(?:\{(\w+)\}|(\w))": r" \1_\2\3 ",  # x_1, not log_2
-    r"(?<=\d),(?=\d{3}(?!\d))|(?<! [A-Za-z])_(?:\{\w+\}|\w)": "",
+    r"(?<=\d),(?=\d{3}(?!\d))|(?<! [A-Za-z])(?<!log)_(?:\{\w+\}|\w)": "",
     "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^({m[0].translate(_RAISED)})",
     r"\\[dtc]?frac\s*(\w)\s*(\w)": r"\\frac{\1}{\2}",  # \frac12
     r"(?<![\w.^}])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}"  # 8\frac13, no factor
     r"(?!\s*(?:[a-z]\b(?!\s[a-z])|[(^]|\\(?:pi|sqrt|left|cdot)))": _mixed,
 }
+SCIENTIFIC = re.compile(r"(?<=\d)[eE]([-+]\d)(?!\.?\d)")  # 2e-3, where e is no number
 ROUNDED = re.compile(r"(?<=[\dπ)}])\s*(?:≈|\\approx(?![a-z]))\s*[-−]?\d+(?:\.\d+)?")
 _TOKEN = re.compile(
     r"(?<!\S)[A-Za-z]_\w+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\*\*|\\?[A-Za-z]+|\\.|\S"
@@ -210,10 +212,13 @@ def _function(name: str, tokens: list[str], depth: int) -> Any:
     """Return a root, or a function of a bracket or of what follows: sin 2x."""
     import sympy
 
-    root, power = sympy.Integer(2), sympy.Integer(1)
+    root, power, base = sympy.Integer(2), sympy.Integer(1), sympy.E
     if name == "sqrt" and tokens[0] == "[":
         root = _operand(tokens, depth)
-    elif tokens[0] == "^":  # sin^2 x
+    elif name == "log" and tokens[0] == "_":  # log_2 8
+        tokens.pop(0)
+        base = _operand(tokens, depth)
+    if tokens[0] == "^":  # sin^2 x
         tokens.pop(0)
         power = _operand(tokens, depth)
     if tokens[0] in ("(", "{"):
@@ -227,6 +232,8 @@ def _function(name: str, tokens: list[str], depth: int) -> Any:
     if name == "exp":
         return _power(sympy.E, value * power)
     made = getattr(sympy, name)(value, evaluate=False)  # to evaluate can be slow
+    if base != sympy.E:
+        made /= sympy.log(base, evaluate=False)
     return _power(made, power)
 
 

@@ -66,6 +66,8 @@ SAME = [
     ("The sum is 1,000, as asked.", "1000"),
     (r"\boxed{x_1 x_2}", "x_2 x_1"), ("(y_2-y_1)/(x_2-x_1)", "(y_1-y_2)/(x_1-x_2)"),
     (r"v_{0} t + \frac{1}{2} a t^2", "v_0 t + a t^2/2"),
+    (r"\log_2 8", "3"), ("log_10(100)", "2"), (r"\log_{\frac12} 8", "-3"),
+    (r"2^{\log_2 x}", "x"), (r"\log_b(x^2)", r"\ln(x^2)/\ln b"), ("x/log_2 8", "x/3"),
 ]  # fmt: skip
 DIFFERENT = [
     ("3x^2 + 4x", DERIVATIVE), ("3x^2 + 4x + 5", DERIVATIVE), ("3x^2", DERIVATIVE),
@@ -85,6 +87,7 @@ DIFFERENT = [
     ("a_1 - a_2", "0"), (r"\boxed{\binom{5}{2}}", "2"), (r"\boxed{\arctan 1}", "1"),
     (r"\boxed{\gcd(12, 8)}", "8"), (r"\boxed{\lfloor 2.5 \rfloor}", "2.5"),
     (r"\boxed{7 \bmod 5}", "5"), (r"\boxed{\int_0^2 x\,dx}", "2"),
+    (r"\log_2 x", r"\ln x"), (r"\log_3 8", r"\log_2 8"), (r"\log_1 2", "2"),
     ("sin x", "cos x"), ("e^x", "x^e"), ("xy", "x"), ("x^y", "y^x"), ("2^-x", "2^x"),
 ]  # fmt: skip
 REPLIES = [
@@ -227,6 +230,11 @@ def test_boxes():
         ("1e-07", "1/10000000", True),
         ("0.000001", str(1e-7), False),
         ("2e - 3", "2e - 3", True),
+        ("2e-3", "2e - 3", True),
+        ("2e-3", "0.002", True),
+        ("So it is -1.5E+3.", "-1500", True),
+        ("2e-3", "0.003", False),
+        ("2e-3.5", "0.002", False),
     ],
 )
 def test_fractions_of_one_sign_and_python_s_small_numbers(text, expected, passed):
