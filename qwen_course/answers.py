@@ -130,13 +130,10 @@ def _same(text: str, expected: str, equation: bool) -> Verdict:
         return Verdict(False, f"cannot be read: {error}")
     told = f"read {', '.join(map(str, found)):.200}"
     reason = f"{told}, expected {', '.join(map(str, wanted)):.200}"
-    if equation:
-        pairs = zip(found, wanted, strict=False)
-        passed = all(expressions.proportional(*pair) for pair in pairs)
-        return Verdict(passed and len(found) == len(wanted), reason)
+    compare = expressions.proportional if equation else expressions.same
     left = list(wanted)
     for value in found:
-        verdicts = [expressions.same(value, other) for other in left]
+        verdicts = [compare(value, other) for other in left]
         if not any(passed for passed, _ in verdicts):
             alone = len(wanted) == len(found) == 1
             notes = [n for _, n in verdicts if n and (alone or n.startswith("close"))]

@@ -295,13 +295,13 @@ def same(one: Any, other: Any) -> tuple[bool, str]:
     return len(pairs) >= enough, "" if pairs else "not comparable"
 
 
-def proportional(one: Any, other: Any) -> bool:
+def proportional(one: Any, other: Any) -> tuple[bool, str]:
     """Return whether two equations, as left - right, differ by a constant factor."""
     pairs = [(a, b) for _, a, b in _pairs(one, other)]
     if one.free_symbols != other.free_symbols or len(pairs) < 4 or 0 in pairs[0]:
-        return False
+        return False, ""
     first, second = pairs[0]
-    return all(_close(a * second, b * first) for a, b in pairs)
+    return all(_close(a * second, b * first) for a, b in pairs), ""
 
 
 def _pairs(one: Any, other: Any) -> list[tuple[dict[Any, Any], Any, Any]]:
