@@ -31,6 +31,8 @@ from typing import Any
 
 PROCESSES = 32  # of the fenced code
 USE = ["namespaces", "landlock"]  # the tests take one away to see the fallback
+TESTS = ast.Assert | ast.Expr | ast.For | ast.Try | ast.With  # statements that count
+TESTS |= ast.If | ast.While | ast.Match
 
 
 def run(code: str, tests: str, seconds: float, memory_mb: int) -> dict[str, Any]:
@@ -239,8 +241,6 @@ def _judge(job: dict, result: int) -> None:
     module = sys.modules["answer"] = types.ModuleType("answer")
     names, clean, steps, scope = vars(module), dict(vars(builtins)), [], {}
     own = {"__builtins__": clean, "__name__": "__main__"}  # of the tests
-    tests = ast.Assert | ast.Expr | ast.For | ast.Try | ast.With  # these are counted
-    tests |= ast.If | ast.While | ast.Match
     os.dup2(2, 1)
     os.dup2(result, 3, inheritable=False)
     try:
@@ -254,7 +254,7 @@ def _judge(job: dict, result: int) -> None:
                 else:  # assert (_got := f(2)) == 4
                     node.test.left = ast.NamedExpr(got, node.test.left)
             tree = ast.fix_missing_locations(ast.Module([node], []))
-            steps.append((isinstance(node, tests), compile(tree, "<tests>", "exec")))
+            steps.append((isinstance(node, TESTS), compile(tree, "<tests>", "exec")))
         execute(compile(job["code"], "<answer>", "exec"), names)
         before, scope = dict(names), names | own
         for is_test, step in steps:
