@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from types import FunctionType, ModuleType, NoneType
-from typing import Any, TypeGuard
+from typing import Any
 
 from qwen_course import sandbox
 
@@ -66,16 +66,15 @@ def _definition(name: str, value: Any) -> tuple[str, dict[str, Any]]:
             raise ValueError(name)
         said = [f"from {home}"] * bool(home) + [f"import {leaf}"]
         return " ".join([*said, *[f"as {name}"] * (leaf != name)]), {}
-    if kind is not FunctionType:
-        raise ValueError(name)
-    if inspect.unwrap(value).__closure__:  # a value that is no name of the notebook
+    inner = inspect.unwrap(value)  # a decorator has the names of its library
+    if kind is not FunctionType or inner.__closure__:  # what it holds has no name
         raise ValueError(name)
     text = textwrap.dedent(inspect.getsource(value)).strip()
-    # ValueError for a lambda: its line may hold anything
-    (_,) = (node for node in ast.parse(text).body if _named(node, value.__name__))
+    if [getattr(node, "name", "") for node in ast.parse(text).body] != [value.__name__]:
+        raise ValueError(name)
     if name != value.__name__:
         text += f"\n\n{name} = {value.__name__}"
-    known = inspect.unwrap(value).__globals__  # a decorator has those of its library
+    known = inner.__globals__
     return text, {n: known[n] for n in _used(text) & known.keys() - {value.__name__}}
 
 
@@ -86,10 +85,6 @@ def _plain(value: object) -> bool:
         parts = (*items, *items.values()) if type(value) is dict else items
         return len(items) <= LONGEST and all(map(_plain, parts))
     return type(value) in (NoneType, bool, int, float, str, bytes)
-
-
-def _named(node: ast.stmt, name: str) -> TypeGuard[ast.FunctionDef]:
-    return isinstance(node, ast.FunctionDef) and node.name == name
 
 
 def _used(text: str) -> set[str]:
