@@ -8,13 +8,12 @@ training and in a test. Knows no models and no checkers (those are in `answers`)
 import functools
 import hashlib
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from . import catalog
 from .errors import CourseError
 
 Random = random.Random
@@ -108,7 +107,7 @@ def samples(task: str) -> list[Problem]:
 
     The exceptions are `chain_of_one`, see `is_for_tests`, and `tickets_training`.
     """
-    folder = _data() / "samples"
+    folder = catalog.data_dir() / "samples"
     stored = sorted({file.stem for file in folder.glob("*.jsonl")} - {"chart"})
     if task not in stored:  # charts have their own
         hint = f"Use {', '.join(stored)}."
@@ -136,7 +135,7 @@ def measured(model: str, run: str) -> Run:
 
     Raises CourseError that names the models or the runs that are there.
     """
-    folder = _data() / "measured"
+    folder = catalog.data_dir() / "measured"
     known = sorted(path.stem for path in folder.glob("*B-*.json"))
     if model not in known:
         raise CourseError(f"Nothing measured of {model!r}.", f"Use one of {known}.")
@@ -148,19 +147,13 @@ def measured(model: str, run: str) -> Run:
     return Run(**stored["runs"][run], told=told)
 
 
-def _data() -> Path:
-    default = Path(__file__).resolve().parent.parent / "data"
-    return Path(os.environ.get("QWEN_COURSE_DATA") or default)
-
-
 # Chains of operations: the last digit of the result.
-CHAIN_LEVELS = range(1, 13)
 MULTIPLY = {2: "double it", 3: "triple it", 7: "multiply by 7", 9: "multiply by 9"}
 OPERATIONS = [("+", number) for number in range(1, 10)] + [("*", n) for n in MULTIPLY]
 
 
 @generator
-def chain(rng: Random, levels: Sequence[int] = CHAIN_LEVELS) -> Problem:
+def chain(rng: Random, levels: Sequence[int] = range(1, 13)) -> Problem:
     """Return a chain of operations; the answer is the last digit of the result.
 
     The thinking has a line for each operation and keeps one digit, which is enough. No

@@ -18,10 +18,10 @@ PACKAGE = ROOT / "qwen_course"
 MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 LEVELS = [  # a module imports from lower levels only; `errors` is below all
     {"errors"},
-    {"catalog", "kept", "prometheus", "tasks", "sandbox", "expressions", "replies"},
-    {"chat", "weights", "charts", "room", "monitor"}
+    {"catalog", "kept", "prometheus", "sandbox", "expressions", "replies"},
+    {"chat", "weights", "tasks", "room", "monitor"}
     | {"certificate", "sources", "symptoms"},
-    {"models", "quantize", "masking", "answers"},
+    {"models", "quantize", "masking", "answers", "charts"},
     {"generate", "training"},
     {"finetune", "protocol", "plots"},
     {"gauges", "curves", "timelines", "batching", "upstream", "server"},

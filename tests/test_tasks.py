@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_course import answers, tasks
+from qwen_course import answers, catalog, tasks
 from qwen_course.errors import CourseError
 
 LANGUAGE = ("chain", "maths", "code", "french", "echo", "tool")
@@ -206,9 +206,7 @@ def test_samples_are_held_out_and_belong_to_their_generator(name):
 
 def problems_of_recipe():
     """What data/recipes/samples.py would write."""
-    sys.path.insert(
-        0, str(tasks.Path(__file__).resolve().parent.parent / "data/recipes")
-    )
+    sys.path.insert(0, str(catalog.data_dir() / "recipes"))
     import samples
 
     return samples.stored()
