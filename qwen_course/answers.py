@@ -34,10 +34,8 @@ _SAME_AS = """exec({code}, wanted := {{}})
 for xs in [[x] for x in range(-12, 31)] + [[7, 3, 9, 2], [4, -8, 12, -5, 6, 4, 15]]:
     assert [type(f([*xs])), f([*xs])] == [type(wanted["f"](xs)), wanted["f"](xs)]
 """
-_PLAIN: dict[str, Any] = {  # how a number is written -> the same in plain characters
-    expressions.ONE_SIGN: expressions.spelt,
+_PLAIN = expressions.ONE_SIGN | {  # how a number is written -> in plain characters
     "[\u2212\u2013]": "-",
-    "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^{{{m[0].translate(expressions._RAISED)}}}",
     r"(?<=[=({])( ?)- (?=[\d.\\])": r"\1-",  # x = - 5
     r"(?<=-) ?\\?[$€£]": "",  # -$5
     r"(?<=[A-Za-z}])\$?\^(?:-?\d+|\{-?\d+\})": "",  # cm^2: a unit's power is no number

@@ -43,15 +43,16 @@ def spelt(m: re.Match[str]) -> str:
     return plain if m[1] is None else f" {plain}"
 
 
-ONE_SIGN = r"((?<=\d) ?)?([¼-¾⅐-⅞])"
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_REWRITE: dict[str, Any] = {
-    ONE_SIGN: spelt,
+ONE_SIGN: dict[str, Any] = {  # pattern -> in plain signs
+    r"((?<=\d) ?)?([¼-¾⅐-⅞])": spelt,
+    "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^{{{m[0].translate(_RAISED)}}}",
+}
+_REWRITE = ONE_SIGN | {
     r"(?<=\d)[eE]([-+]\d\d)(?!\d)": r"*10^{\1}",  # 1e-07
     r"\\(?:text|mathrm|textbf|mathbf) ?\{([^{}]*)\}": r" \1 ",
     r"(?<![A-Za-z\\])([A-Za-z])_(?:\{(\w+)\}|(\w))": r" \1_\2\3 ",  # x_1, not log_2
     r"(?<=\d),(?=\d{3}(?!\d))|(?<! [A-Za-z])(?<!log)_(?:\{\w+\}|\w)": "",
-    "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^({m[0].translate(_RAISED)})",
     r"\\[dtc]?frac\s*(\w)\s*(\w)": r"\\frac{\1}{\2}",  # \frac12
     r"(?<![\w.^}])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}"  # 8\frac13, no factor
     r"(?!\s*(?:[a-z]\b(?!\s[a-z])|[(^]|\\(?:pi|sqrt|left|cdot)))": _mixed,
@@ -105,9 +106,8 @@ def read(text: str, equation: bool = False) -> list[Any]:
     Of "f'(x) = 2x" and of "a = b = 2x" the last side counts; ± gives two. As an
     equation, "left = right" is read as left - right. Raises Unreadable.
     """
-    plain = re.sub(r" (?:in|∈) \{", " = {", _plain(text))
-    if re.match(r"[a-zA-Z] = \{.*,", plain):  # x = {1, 2}
-        plain = plain[4:]
+    name = r"^[a-zA-Z](?:_\w+)? (?:in|∈|=(?=.*,)) \{"  # of a set: x = {1, 2}
+    plain = re.sub(name, "{", _plain(text))
     if "," in plain and _CLOSES.get(plain[0]) == plain[-1]:  # a set or a pair
         with contextlib.suppress(Unreadable):
             return _solutions(plain[1:-1], equation)
