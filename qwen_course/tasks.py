@@ -8,15 +8,13 @@ training and in a test. Knows no models and no checkers (those are in `answers`)
 import functools
 import hashlib
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 from . import catalog
 from .errors import CourseError
-
-Random = random.Random
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def draw(
         held_out: True draws problems that no pocket model was trained on.
         **options: handed to the generator, such as `levels=[3]` for chains.
     """
-    rng = random.Random(f"{task} {seed}")
+    rng = Random(f"{task} {seed}")
     found: dict[str, Problem] = {}
     for _ in range(n):
         for _ in range(2000):
@@ -340,7 +338,7 @@ def echo(rng: Random) -> Problem:
 @functools.cache
 def codes() -> dict[str, str]:
     """Return the table: all 2,304 names such as "red cat in Oslo", and their codes."""
-    rng = random.Random("codes")
+    rng = Random("codes")
     return {
         f"{adjective} {noun.split()[0]} in {city}": f"{rng.randrange(1000):03}"
         for adjective in [*BEFORE, *AFTER]
