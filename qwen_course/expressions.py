@@ -19,6 +19,8 @@ from fractions import Fraction
 from operator import add, mul, sub, truediv
 from typing import Any
 
+import mpmath
+
 LONGEST, DEEPEST = 300, 30  # tokens of a text, brackets in brackets
 DIGITS, BITS, DEGREE = 30, 512, 200  # of a number, of an exponent; of a power
 LARGEST = 1000  # digits of a value: the sine of a larger one takes for ever
@@ -306,8 +308,6 @@ def proportional(one: Any, other: Any) -> tuple[bool, str]:
 
 def _pairs(one: Any, other: Any) -> list[tuple[dict[Any, Any], Any, Any]]:
     """Return points and what both expressions give there; gaps are left out."""
-    import mpmath
-
     names = sorted(one.free_symbols | other.free_symbols, key=str)
     rng, pairs = random.Random(0), []
     with mpmath.workdps(100):
@@ -326,8 +326,6 @@ def _value(expression: Any, point: dict[Any, Any]) -> Any:
 
     Sympy's own evalf adds digits until it is sure: of sin(e^(10^9)) it never is.
     """
-    import mpmath
-
     if not expression.args:  # a name, a number, pi
         return mpmath.mpmathify(point.get(expression) or expression.evalf(110))
     values = [_value(part, point) for part in expression.args]
@@ -346,6 +344,4 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    import mpmath
-
     return str(mpmath.nstr(mpmath.chop(value), 6)).removesuffix(".0")
