@@ -910,7 +910,7 @@ def test_tests_run_as_a_program_s():
 
 @pytest.mark.parametrize("tests", [
     '"""Tests."""\n' + TESTS, "limit: int = 3\n" + TESTS, TESTS + "...",
-    "async def test_f():\n    assert f(1) == 1",
+    "async def test_f():\n    assert f(1) == 1", TESTS + "pass",
 ])  # fmt: skip
 def test_tests_of_which_none_runs_are_refused(tests):
     with pytest.raises(CourseError, match="assert nothing that is run"):
