@@ -133,8 +133,6 @@ def curve(
         title: a line above the picture.
         chance: the share that guessing gives, drawn as a line; 0: none.
     """
-    # What is no share is refused before anything is drawn.
-    [interval(right, n) for points in lines.values() for _, right, n in points]
     figure, axes = sheet(figsize=(8, 3.8), layout=None)
     told = _lines(axes, lines, chance)
     axes.set(xlabel=xlabel)
@@ -159,8 +157,6 @@ def by_number(
     if not all(lines.values()) or not numbers or not 0 <= numbers[0] <= numbers[-1] > 0:
         rule = f"Each line needs points, with numbers of 0 or more, got {numbers}."
         raise CourseError(rule, "Write {name: [(examples, right, questions), ...]}.")
-    # What is no share is refused before anything is drawn.
-    [interval(right, n) for points in lines.values() for _, right, n in points]
     figure, axes = sheet(figsize=(9, 4))
     told = _lines(axes, {name: sorted(lines[name]) for name in lines}, 0.0)
     axes.get_legend().remove()  # the names stand beside the lines
@@ -199,8 +195,6 @@ def before_after(table: Sequence[dict[str, Any]], title: str = "") -> Picture:
     found = {(row["task"], row["run"]): (row["k"], row["n"]) for row in table}
     if len(found) < len(table):
         raise CourseError("A run has two rows of one task.", "Add up their k and n.")
-    for cell in found.values():
-        interval(*cell)  # refuses what is no share, before anything is drawn
     tasks, runs = ([*dict.fromkeys(names)] for names in zip(*found, strict=True))
     wide = min(4, len(tasks))
     tall = -(-len(tasks) // wide)
@@ -231,16 +225,15 @@ def before_after(table: Sequence[dict[str, Any]], title: str = "") -> Picture:
 def _task(axes: Any, cells: Sequence[tuple[int, int] | None]) -> list[str]:
     """Draw the runs of one task from top to bottom; return each as text."""
     told, base = list[str](), cells[0]
-    before = base[0] / base[1] if base else 0.0
     for place, cell in enumerate(cells):
         if cell is None:
             axes.text(0.01, -place, "not measured", va="center", fontsize=9)
             told.append("not measured")
             continue
-        share, (low, high) = cell[0] / cell[1], interval(*cell)
+        (low, high), share = interval(*cell), cell[0] / cell[1]
         text, sign, solid = f"{share:.2f} [{low:.2f}, {high:.2f}]", "", share
         if place and base:
-            least, most = interval(*base)
+            (least, most), before = interval(*base), base[0] / base[1]
             sign = "≈ same"
             if low > most or high < least:
                 sign = f"{100 * (share - before):+.0f} points".replace("-", "−")

@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 from qwen_course.errors import CourseError
-from qwen_course.plots import COLOURS, Picture, log_ticks, titled
+from qwen_course.plots import COLOURS, Picture, log_ticks, sheet, titled
 
 Point = tuple[str, float, float]  # name, GB read for a token, tokens per second
 Row = tuple[str, float, float, float]  # name, value, low and high end of its interval
@@ -144,14 +144,11 @@ def bars(
         title: a line above the picture.
         reference: where nothing is gained; bars that end below it are hatched.
     """
-    import matplotlib.pyplot as plt
-
     wrong = [row for row in rows if not row[2] <= row[1] <= row[3]]
     if wrong or not rows:
         rule = f"Rows must be name, value, low end, high end, got {wrong}."
         raise CourseError(rule, "low <= value <= high; without interval, value thrice.")
-    size = (10, 1.3 + 0.42 * len(rows))
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    figure, axes = sheet(figsize=(10, 1.3 + 0.42 * len(rows)))
     told = [f"In {unit}:"]
     for place, (label, value, low, high) in enumerate(rows):
         sign, look = "", {"color": COLOURS["user"], "hatch": ""}
@@ -173,7 +170,6 @@ def bars(
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     axes.set_xlabel(unit)
     axes.set_yticks([-place for place in range(len(rows))], [row[0] for row in rows])
-    axes.spines[["top", "right"]].set_visible(False)
     return titled(figure, title, told)
 
 

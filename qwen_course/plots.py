@@ -6,7 +6,7 @@ Drawn with matplotlib; `show` passes them on. Knows no models and no front end.
 import base64
 import io
 from collections.abc import Sequence
-from itertools import accumulate, cycle, starmap
+from itertools import accumulate, cycle
 from typing import Any
 
 from qwen_course.answers import interval
@@ -53,11 +53,17 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}
 
 
-def sheet(*grid: int, layout: Any = "constrained", **how: Any) -> tuple[Any, Any]:
-    """Return a figure and its axes as `plt.subplots`, open above and on the right."""
-    import matplotlib.pyplot as plt
+def sheet(
+    *grid: int, figsize: Any, layout: Any = "constrained", **how: Any
+) -> tuple[Any, Any]:
+    """Return a figure that pyplot does not keep, and axes open above and on the right.
 
-    figure, panels = plt.subplots(*grid, layout=layout, **how)
+    The rest is as for `plt.subplots`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=figsize, layout=layout)
+    panels = figure.subplots(*grid, **how)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
@@ -231,9 +237,8 @@ def heat(
     if [*map(len, cells)] != [len(columns)] * len(rows):
         rule = f"cells must be {len(rows)} rows of {len(columns)} values."
         raise CourseError(rule, "Give a row of cells for each name in rows.")
-    shares = [c for line in cells for c in line if isinstance(c, tuple)]
-    [*starmap(interval, shares)]  # refuses what is no share, before anything is drawn
-    tall = 0.55 if shares else 0.36
+    two_lines = any(isinstance(cell, tuple) for line in cells for cell in line)
+    tall = 0.55 if two_lines else 0.36
     figure, axes = sheet(figsize=(2.2 + 1.15 * len(columns), 0.8 + tall * len(rows)))
     told = [" | ".join(["", *columns]).lstrip()]
     for y, line in enumerate(cells):
@@ -276,8 +281,8 @@ def _lines(axes: Any, lines: dict[str, Sequence[Point]], chance: float) -> list[
     names = cycle(["assistant", "warn", "line", "tool"])
     each = zip(lines.items(), looks, names, strict=False)
     for (name, points), (mark, dash), colour in each:
-        x, shares = [p[0] for p in points], [right / n for _, right, n in points]
         ends = [interval(right, n) for _, right, n in points]
+        x, shares = [p[0] for p in points], [right / n for _, right, n in points]
         look = {"color": COLOURS[colour], "marker": mark, "linestyle": dash}
         below = [max(0, s - low) for s, (low, _) in zip(shares, ends, strict=True)]
         above = [max(0, high - s) for s, (_, high) in zip(shares, ends, strict=True)]

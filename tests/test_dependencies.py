@@ -254,7 +254,7 @@ def test_a_wrong_place_is_found(place, fault):
     [
         ("py3langid", lambda: answers.speaks("Ceci est une phrase longue.", "fr")),
         ("sympy", lambda: answers.same_expression("x + 1", "1 + x")),
-        ("matplotlib.pyplot", lambda: gauges.bars([("a", 1.0)], "times", "One")),
+        ("matplotlib.pyplot", lambda: gauges.bars([("a", 1, 1, 1)], "times", "One")),
         ("pandas", lambda: monitor.Monitor().to_frame()),
     ],
 )
