@@ -201,17 +201,16 @@ def throughput(table: Any, title: str = "") -> Picture:
     columns = {"tokens_per_second": "tokens per second, all clients together"}
     columns["wait_p95"] = "wait for the first token, s (p95)"
     told, marks = list[str](), dict[str, Any]()
-    lines = {(e, c): [(row["clients"], _check(f"{e}, {c}", row[c])) for row in rows
-                      if row["engine"] == e and not _missing(row.get(c))]
-             for e in engines for c in columns}  # fmt: skip
     figure, panels = sheet(1, 2, figsize=(10, 4))
     for engine, (mark, dash, colour) in zip(engines, cycle(_LOOKS), strict=False):
-        look = {"marker": mark, "ls": dash, "color": COLOURS[colour], "ms": 8}
-        marks[engine] = look
-        told += [f"{engine}, {_speed(row)}" for row in rows if row["engine"] == engine]
-    for axes, (column, heading) in zip(panels, columns.items(), strict=True):
-        for engine, look in marks.items():
-            axes.plot(*zip(*lines[engine, column], strict=True), **look)
+        marks[engine] = {"marker": mark, "ls": dash, "color": COLOURS[colour], "ms": 8}
+        own = [row for row in rows if row["engine"] == engine]
+        for axes, column in zip(panels, columns, strict=True):
+            known = [row for row in own if row.get(column) is not None]
+            values = [_check(f"{engine}, {column}", row[column]) for row in known]
+            axes.plot([row["clients"] for row in known], values, **marks[engine])
+        told += [f"{engine}, {_speed(row)}" for row in own]
+    for axes, heading in zip(panels, columns.values(), strict=True):
         axes.set(xscale="log", xlabel="clients at once", ylim=(0, None))
         axes.set_title(heading, loc="left", fontsize=11)
         axes.set_xticks([*clients], clients.values())
@@ -227,8 +226,8 @@ def throughput(table: Any, title: str = "") -> Picture:
 def _speed(row: dict[str, Any]) -> str:
     """Return a row of `throughput` as text."""
     speed, wait = row.get("tokens_per_second"), row.get("wait_p95")
-    told = "not measured" if _missing(speed) else f"{_number(speed)} tokens/s"
-    told += "" if _missing(wait) else f", p95 wait {_amount(wait)}"
+    told = "not measured" if speed is None else f"{_number(speed)} tokens/s"
+    told += "" if wait is None else f", p95 wait {_amount(wait)}"
     return f"{_count(row['clients'], 'client')}: {told}"
 
 
