@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from qwen_course.errors import CourseError
+from qwen_course.monitor import percentile
 from qwen_course.plots import COLOURS, Picture, sheet, titled
 
 Request = tuple[float, float, Sequence[float] | None]  # queue, prefill, between tokens
@@ -77,7 +78,7 @@ def _request(queue: float, moments: list[float], gaps: list[float] | None) -> li
         return [*told, f"failed after {first}, no token"]
     whole = f"whole {_amount(moments[-1])}, {_count(len(moments), 'token')}"
     if gaps:
-        median, late = map(_amount, _quantiles(gaps))
+        median, late = (_amount(percentile(gaps, share)) for share in (0.5, 0.95))
         whole += f", {median} between tokens (p95 {late})"
     return [*told, f"first token after {first}", whole]
 
@@ -172,7 +173,8 @@ def _served(rows: Sequence[_Client], unit: str, tokens: Sequence[int] | None) ->
         told += f", {_number(sum(tokens) / whole)} tokens/{unit}"
     waits = [first - arrival for arrival, _, first, _, failed in rows if not failed]
     if waits:
-        median, late = (_amount(wait, unit) for wait in _quantiles(waits))
+        ends = (percentile(waits, share) for share in (0.5, 0.95))
+        median, late = (_amount(wait, unit) for wait in ends)
         told += f"; wait for the first token: median {median}, p95 {late}"
     lost = len(rows) - len(waits)
     return told + f"; {lost} failed" * bool(lost)
@@ -347,13 +349,6 @@ def _check(name: str, value: Any) -> float:
         rule = f"{name!r}: numbers must be finite, 0 or more, got {value!r}."
         raise CourseError(rule, "give what was measured.")
     return number
-
-
-def _quantiles(values: Sequence[float]) -> list[float]:
-    """Return the median and the 95th percentile."""
-    import numpy as np
-
-    return np.quantile(values, [0.5, 0.95]).tolist()
 
 
 def _count(number: float, what: str) -> str:
