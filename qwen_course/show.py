@@ -34,9 +34,9 @@ from qwen_course.timelines import dashboard, gantt, requests, throughput
 class Page:
     """A piece of HTML with a plain-text form for places that show no HTML."""
 
-    def __init__(self, html: str, text: str) -> None:
-        """Keep both forms."""
-        self.html, self.text = html, text
+    def __init__(self, html: str, text: str, output: str = "") -> None:
+        """Keep both forms, and of a recording what its cell printed."""
+        self.html, self.text, self.output = html, text, output
 
     def __repr__(self) -> str:
         return self.text
@@ -45,23 +45,8 @@ class Page:
         return self.html
 
 
-class Recording(Page):
-    """What a cell printed on official weights; `output` is that text."""
-
-    def __init__(self, entry: dict[str, str]) -> None:
-        """Say plainly that it is a recording: which weights, when, where."""
-        self.output = entry["text"]
-        told = "Recorded on official weights, not computed here: "
-        told += f"{entry['model']}, {entry['date']}, {entry['machine']}."
-        style = f"border-left:6px solid {COLOURS['line']};padding:2px 12px"
-        look = "white-space:pre-wrap;font-family:monospace"
-        block = f"<pre style='{look}'>{escape(self.output)}</pre>"
-        html = f"<div style='{style}'><small>{escape(told)}</small>{block}</div>"
-        super().__init__(html, f"{told}\n{self.output}")
-
-
-def recorded(lesson: str, cell: str) -> Recording:
-    """Return what a cell of a lesson printed on official weights.
+def recorded(lesson: str, cell: str) -> Page:
+    """Return what a cell of a lesson printed on official weights; that is its `output`.
 
     The text is in `data/recorded/LESSON.json`, refreshed by `make test-real`.
     """
@@ -70,7 +55,14 @@ def recorded(lesson: str, cell: str) -> Recording:
     if cell not in entries:
         rule = f"No recording of cell {cell!r} of lesson {lesson!r}."
         raise CourseError(rule, f"Use one of {', '.join(entries)}, or: make test-real")
-    return Recording(entries[cell])
+    entry = entries[cell]
+    told = "Recorded on official weights, not computed here: "
+    told += f"{entry['model']}, {entry['date']}, {entry['machine']}."
+    style = f"border-left:6px solid {COLOURS['line']};padding:2px 12px"
+    look = "white-space:pre-wrap;font-family:monospace"
+    block = f"<pre style='{look}'>{escape(entry['text'])}</pre>"
+    html = f"<div style='{style}'><small>{escape(told)}</small>{block}</div>"
+    return Page(html, f"{told}\n{entry['text']}", entry["text"])
 
 
 def explore(draw: Callable[..., Any], **controls: Any) -> Any:
