@@ -151,8 +151,6 @@ def by_number(
         xlabel: what is counted.
         title: a line above the picture.
     """
-    from matplotlib.ticker import NullLocator
-
     numbers = sorted({x for points in lines.values() for x, _, _ in points})
     if not all(lines.values()) or not numbers or not 0 <= numbers[0] <= numbers[-1] > 0:
         rule = f"Each line needs points, with numbers of 0 or more, got {numbers}."
@@ -164,7 +162,7 @@ def by_number(
     axes.set_xscale("symlog", linthresh=least, linscale=0.6)  # it has a place for 0
     axes.set_xlim(left=numbers[0] - 0.1 * least)
     axes.set_xticks(numbers, [f"{x:,g}" for x in numbers])
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([], minor=True)
     axes.set_xlabel(xlabel)
     axes.set_title(title, loc="left")
     drawn = [(part.get_label(), part.lines[0]) for part in axes.containers]

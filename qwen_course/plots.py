@@ -71,11 +71,11 @@ def sheet(
 
 def log_ticks(axis: Any) -> None:
     """Tick a logarithmic axis at 1, 2, 5, 10, 20, ..., written in full."""
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
+    axis.set_ticks([], minor=True)
 
 
 def titled(figure: Any, title: str, told: Sequence[str]) -> Picture:
