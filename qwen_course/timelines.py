@@ -96,9 +96,8 @@ def _bracket(axes: Any, y: float, end: float, long: float, text: str) -> None:
 
 
 def gantt(
-    spans: Mapping[str, Sequence[Span]], title: str = "", unit: str = "s",
-    tokens: Mapping[str, Sequence[int]] | None = None,
-) -> Picture:  # fmt: skip
+    spans: Mapping[str, Sequence[Span]], title: str = "", unit: str = "s"
+) -> Picture:
     """Return clients served at once: a panel a way of serving, a row a client.
 
     Args:
@@ -107,7 +106,6 @@ def gantt(
             its first arrival. A first token of None: the client got an error.
         title: a line above the picture.
         unit: of the clock.
-        tokens: name of the way -> tokens that each client got.
     """
     if not spans or not all(map(len, spans.values())):
         rule = f"Each way of serving needs a client, got {spans}."
@@ -115,11 +113,6 @@ def gantt(
     ways = {name: _clients(name, rows) for name, rows in spans.items()}
     clients = [client for rows in ways.values() for client in rows]
     longest = max(client[3] for client in clients) or 1.0
-    counts = dict(tokens or {})
-    made = {name: len([_check(name, n) for n in some]) for name, some in counts.items()}
-    if made != {name: len(ways.get(name, ())) for name in counts}:
-        rule = "tokens must be a number a client for names of spans, got "
-        raise CourseError(f"{rule}{counts}.", "count an error as 0 tokens.")
     tall = min(0.3, max(0.07, 1.7 / max(map(len, ways.values()))))  # inches a client
     heights = [0.35 + tall * len(rows) for rows in ways.values()]
     look: dict[str, Any] = {"height_ratios": heights, "sharex": True, "squeeze": False}
@@ -132,7 +125,7 @@ def gantt(
             axes.barh(-place, end - first, 0.8, left=first, **_WRITE)
             if failed:
                 axes.plot(end, -place, "X", ms=min(11, 90 * tall), **_FAILED)
-        told.append(f"{name}: {_served(rows, unit, counts.get(name))}")
+        told.append(f"{name}: {_served(rows, unit)}")
         axes.set_title(told[-1], loc="left", fontsize=10)
         axes.axvline(max(row[3] for row in rows), color="black", ls=":", lw=1.5)
         axes.set(ylim=(0.4 - len(rows), 0.6), ylabel="client")
@@ -165,12 +158,10 @@ def _clients(name: str, spans: Sequence[Span]) -> list[_Client]:
     return sorted(moved, key=lambda client: client[2:])
 
 
-def _served(rows: Sequence[_Client], unit: str, tokens: Sequence[int] | None) -> str:
+def _served(rows: Sequence[_Client], unit: str) -> str:
     """Return what a panel of `gantt` shows, as text."""
     whole = max(row[3] for row in rows)
     told = f"{_count(len(rows), 'client')}, {_amount(whole, unit)} in all"
-    if tokens is not None and whole:
-        told += f", {_number(sum(tokens) / whole)} tokens/{unit}"
     waits = [first - arrival for arrival, _, first, _, failed in rows if not failed]
     if waits:
         ends = (percentile(waits, share) for share in (0.5, 0.95))
