@@ -4,13 +4,11 @@ A picture is drawn from its bars again, so only the bars are kept. Split like `t
 by a hash, here of the bars. Knows no models.
 """
 
-import json
 import random
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from . import catalog
 from .tasks import Problem, Random, held_out
 
 COLOURS = {  # as red, green, blue
@@ -51,13 +49,6 @@ def draw(n: int, seed: int = 0, for_tests: bool = True) -> list[Chart]:
     while len(found) < n:
         found[_chart_of_split(rng, for_tests)] = None
     return list(found)
-
-
-def samples() -> list[Chart]:
-    """Return the charts stored in `chart.jsonl`, in the file's order: all held out."""
-    lines = catalog.text("samples/chart.jsonl").splitlines()
-    rows = [json.loads(line)["bars"] for line in lines]
-    return [Chart(tuple((colour, height) for colour, height in bars)) for bars in rows]
 
 
 def _chart_of_split(rng: Random, for_tests: bool) -> Chart:
