@@ -39,6 +39,24 @@ def connect(
         raise CourseError(rule, hints[1]) from None
 
 
+def from_outside(
+    started: float, moments: list[float], usage: dict[str, Any], stop: str,
+    text: str, thinking: str = "",
+) -> Reply:  # fmt: skip
+    """Return a server's reply; a piece that came at a moment may be several tokens."""
+    new = usage.get("completion_tokens") or len(moments)
+    details = usage.get("completion_tokens_details") or {}
+    thought = details.get("reasoning_tokens") or 0
+    seconds = time.perf_counter() - started
+    return Reply(
+        text=text, thinking=thinking, prompt_tokens=usage.get("prompt_tokens") or 0,
+        new_tokens=new, thinking_tokens=thought, answer_tokens=new - thought,
+        budget_cut=False, seconds=seconds,
+        first_token_seconds=moments[0] if moments else seconds,
+        token_seconds=tuple(b - a for a, b in pairwise(moments)), stop=stop,
+    )  # fmt: skip
+
+
 class Room:
     """A model behind an OpenAI-compatible server, in the place of a model in memory.
 
@@ -131,18 +149,10 @@ class Room:
         except Exception as error:
             raise self._told(error) from None
         counted = usage.model_dump() if usage else {}
-        thought = counted.get("completion_tokens_details") or {}
-        new = counted.get("completion_tokens") or len(moments)
-        thinking = thought.get("reasoning_tokens") or 0
-        yield Reply(
-            text=texts["answer"], thinking=texts["thinking"], new_tokens=new,
-            prompt_tokens=counted.get("prompt_tokens") or 0,
-            thinking_tokens=thinking, answer_tokens=new - thinking, budget_cut=False,
-            seconds=time.perf_counter() - started,
-            first_token_seconds=moments[0] if moments else 0.0,
-            token_seconds=tuple(b - a for a, b in pairwise(moments)),  # of pieces
-            stop="length" if ended == "length" else "stop",
-        )  # fmt: skip
+        stop = "length" if ended == "length" else "stop"
+        yield from_outside(
+            started, moments, counted, stop, texts["answer"], texts["thinking"]
+        )
 
     def _told(self, error: Exception) -> CourseError:
         """Return what went wrong, and what to do, in words of the course."""

@@ -9,14 +9,12 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator
-from itertools import pairwise
 from typing import Any
 
 from qwen_course.chat import validate
 from qwen_course.errors import CourseError
-from qwen_course.generate import Reply
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
-from qwen_course.room import connect
+from qwen_course.room import connect, from_outside
 
 _ADDRESS = re.compile(
     r"https?://([^/\s@]+@)?(\[[\w:.%]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?"
@@ -133,7 +131,8 @@ class Upstream:
         finally:
             self._waiting -= waits
             if moments or ended != "closed":
-                work.replies.append(_reply(work, moments, usage, ended, "".join(texts)))
+                seen = work.started, moments, usage, ended, "".join(texts)
+                work.replies.append(from_outside(*seen))
 
     def waiting(self) -> int:
         """Return how many requests wait for the other server's answer."""
@@ -155,20 +154,6 @@ class Upstream:
 def _text(part: Any) -> str:
     """Return the text of a part of a content, if it has one."""
     return str(part.get("text") or "") if isinstance(part, dict) else ""
-
-
-def _reply(
-    work: Work, moments: list[float], usage: dict[str, Any], ended: str, text: str
-) -> Reply:
-    """Return what was measured from outside; a chunk may hold several tokens."""
-    new = usage.get("completion_tokens") or len(moments)
-    seconds = time.perf_counter() - work.started
-    return Reply(
-        text=text, thinking="", prompt_tokens=usage.get("prompt_tokens") or 0,
-        new_tokens=new, thinking_tokens=0, answer_tokens=new, budget_cut=False,
-        seconds=seconds, first_token_seconds=moments[0] if moments else seconds,
-        token_seconds=tuple(b - a for a, b in pairwise(moments)), stop=ended,
-    )  # fmt: skip
 
 
 def _told(error: Exception) -> ApiError:
