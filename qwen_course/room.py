@@ -29,7 +29,11 @@ def connect(
         rule = "The key for the server holds a character that no key can have."
         raise CourseError(rule, hints[0])
     try:
-        _ = urlsplit(url).port  # raises for one that cannot be
+        there = urlsplit(url)
+        _ = there.port  # raises for one that cannot be
+        whole = there.scheme in ("http", "https") and there.hostname
+        if not whole or url.split() != [url]:
+            raise ValueError("http:// or the host is missing, or it holds a space")
         return client(base_url=url, api_key=key or "none", **options)
     except ImportError as error:  # ALL_PROXY names a SOCKS proxy
         rule = f"The proxy of this machine cannot be used: {error}"

@@ -16,11 +16,9 @@ from qwen_course.errors import CourseError
 from qwen_course.protocol import ApiError, ChatRequest, Chunk, Work
 from qwen_course.room import connect, from_outside
 
-_ADDRESS = re.compile(
-    r"https?://([^/\s@]+@)?(\[[\w:.%]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?"
-)
 # The shape of all of Qwen's control tokens; some templates write <KEY> for a key.
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|(?<=')\|[a-z0-9_]+\|(?=')")
+_WHOLE = "write it whole, as http://127.0.0.1:8001/v1."
 SECONDS = 60.0  # without a chunk for so long the other server counts as dead
 FRESH_SECONDS = 10.0  # a list of models holds
 BYTES_A_TOKEN = 3  # of English about 4, of other languages less: an estimate
@@ -42,12 +40,9 @@ class Upstream:
         """Make the client; nothing is sent yet."""
         import openai
 
-        if not client and not _ADDRESS.fullmatch(url):
-            rule = f"The address of the other server is {url!r}."
-            raise CourseError(rule, "write it whole, as http://127.0.0.1:8001/v1.")
         self._waiting = 0
         self._names, self._fresh = list[str](), 0.0  # fresh until then
-        hints = ("set QWEN_COURSE_UPSTREAM_KEY to the key you got.", "mend --upstream.")
+        hints = "set QWEN_COURSE_UPSTREAM_KEY to the key you got.", _WHOLE
         how = {"timeout": SECONDS, "max_retries": retries}
         self._client = client or connect(openai.AsyncOpenAI, url, key, hints, **how)
 

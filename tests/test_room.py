@@ -164,8 +164,12 @@ def test_a_server_that_breaks_off_is_no_end_of_a_reply():
 
 
 @pytest.mark.parametrize(
-    "address", ["http://10.0.0.5:PORT/v1", "http://10.0.0.5:8000/v1\n"]
-)
+    "address",
+    [
+        "http://10.0.0.5:PORT/v1", "http://10.0.0.5:8000/v1\n",
+        "10.0.0.5:8000/v1", "http:///v1", "http://10.0.0.5: 8000/v1",
+    ],
+)  # fmt: skip
 def test_a_mistyped_address_is_told(address):
     with pytest.raises(CourseError, match=r"no address of a server.*\n.*ROOM=http"):
         Room(address, "", "m")
