@@ -56,35 +56,18 @@ class Events(StreamingResponse):
             await self.source.aclose()  # the events may never have begun
 
 
-class Counted:
-    """Counts the answers by their status, around an application."""
-
-    def __init__(self, app: Any, answered: Any) -> None:
-        self.app, self.answered = app, answered
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, and note the status that comes back."""
-
-        async def counted(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                self.answered.labels(str(message["status"])).inc()
-            await send(message)
-
-        await self.app(scope, receive, counted)
-
-
-class Drained:
-    """Reads what a client still sends before its answer goes out, up to a limit.
+class Answers:
+    """Counts the answers by their status; reads what is still sent before one goes out.
 
     A line that is closed while bytes come may take the answer that says why with it
     (RFC 9112, section 9.6), whether a body was too long, of a wrong type or unwanted.
     """
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    def __init__(self, app: Any, count: Any) -> None:
+        self.app, self.count = app, count
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on; drop what of its body nobody has read."""
+        """Pass a request on; drop what of its body nobody has read, up to a limit."""
         more = scope["type"] == "http"
 
         async def reading() -> Any:
@@ -94,6 +77,8 @@ class Drained:
             return message
 
         async def answering(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self.count.labels(str(message["status"])).inc()
             dropped = 0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DROPPED_SECONDS):

@@ -29,7 +29,7 @@ from qwen_course import protocol
 from qwen_course.errors import CourseError, out_of_range, refuse
 from qwen_course.monitor import Monitor
 from qwen_course.protocol import ApiError, Backend, ChatRequest, Chunk, Work
-from qwen_course.server import Counted, Drained, Events, body_of, unless_left
+from qwen_course.server import Answers, Events, body_of, unless_left
 
 _NO_DATA = dict.fromkeys(("text", "prompt_tokens", "new_tokens", "seconds"))
 _NO_DATA |= dict.fromkeys(("first_token_seconds", "token_seconds"))
@@ -264,10 +264,8 @@ def create_app(service: ChatService, hosts: tuple[str, ...] = ()) -> FastAPI:
     if hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts])
     limits, registry = service.limits, CollectorRegistry()
-    answered = Counter("qwen_answers", "By status", ["status"], registry=registry)
-
-    app.add_middleware(Counted, answered=answered)
-    app.add_middleware(Drained)  # added last, so the outermost
+    answers = Counter("qwen_answers", "By status", ["status"], registry=registry)
+    app.add_middleware(Answers, count=answers)  # added last, so the outermost
 
     @app.exception_handler(ApiError)
     async def told(_: Request, error: ApiError) -> JSONResponse:
