@@ -29,10 +29,11 @@ from qwen_course import protocol
 from qwen_course.errors import CourseError, out_of_range, refuse
 from qwen_course.monitor import Monitor
 from qwen_course.protocol import ApiError, Backend, ChatRequest, Chunk, Work
+from qwen_course.replies import Reply
 from qwen_course.server import Answers, Events, body_of, unless_left
 
-_NO_DATA = dict.fromkeys(("text", "prompt_tokens", "new_tokens", "seconds"))
-_NO_DATA |= dict.fromkeys(("first_token_seconds", "token_seconds"))
+# Of a reply whose client has left nothing is known.
+_LEFT = SimpleNamespace(**dict.fromkeys(Reply.__annotations__) | {"stop": "closed"})
 _RANGES = {
     "input_tokens": (1, 10**7), "output_tokens": (1, 10**6), "choices": (1, 128),
     "body_bytes": (100, 10**9), "requests_per_minute": (1, 10**9),
@@ -165,10 +166,6 @@ class ChatService:
             return fades - 60 * (free - now) / max(1, before)
         return ends - 60 * free / now  # not before this minute fades too
 
-    def end(self) -> float:
-        """Return when a request that comes now must be done, on the loop's clock."""
-        return asyncio.get_running_loop().time() + self.limits.seconds
-
     def late(self) -> ApiError:
         """Return what a client is told whose time is up."""
         told = f"Not done within {self.limits.seconds:g} s: ask for fewer tokens."
@@ -234,8 +231,7 @@ class ChatService:
         finally:
             await stream.aclose()
             waited = (work.started or time.perf_counter()) - (work.arrived or begun)
-            left = SimpleNamespace(**_NO_DATA, stop="closed")  # the client has
-            ended: list[Any] = [*work.replies] or [left]
+            ended: list[Any] = [*work.replies] or [_LEFT]
             for reply in [None] * fault if error else ended:
                 self.monitor.record(
                     reply, queue_seconds=max(0.0, waited), error=error,
@@ -314,7 +310,7 @@ def create_app(service: ChatService, hosts: tuple[str, ...] = ()) -> FastAPI:
         """Reply to a conversation, at once or as server-sent events."""
         client = service.client(request.headers.get("authorization"))
         body = await body_of(request, limits.body_bytes, limits.seconds)
-        end = service.end()
+        end = asyncio.get_running_loop().time() + limits.seconds
         try:
             async with asyncio.timeout_at(end):  # an upstream may not answer
                 asked, work, model, headers = await service.admit(client, body)
