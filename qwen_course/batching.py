@@ -127,7 +127,7 @@ class Local:
                     for delta in calls[index].end():
                         yield chunks.delta(index, **delta)
                     called = calls[index].found and item.stop == "stop"
-                    yield chunks.finish(index, "tool_calls" if called else item.stop)
+                    yield chunks.delta(index, "tool_calls" if called else item.stop)
                 elif item.kind == "thinking":
                     yield chunks.delta(index, reasoning_content=item.text)
                 elif text := calls[index].put(item):

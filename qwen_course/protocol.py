@@ -174,10 +174,6 @@ class Chunks:
         choice = {"index": index, "delta": delta, "finish_reason": reason}
         return self._same | {"choices": [choice]}
 
-    def finish(self, index: int, reason: str) -> Chunk:
-        """Return the last chunk of choice `index`."""
-        return self.delta(index, reason)
-
     def usage(self, replies: Iterable[Reply]) -> Chunk:
         """Return the chunk of counts that ends a reply; it has no choices."""
         made = [*replies]

@@ -168,8 +168,8 @@ def test_chunks_and_what_they_fold_to_are_openai_s():
         chunks.delta(0, tool_calls=[call | {"function": {"name": "f"}}]),
         chunks.delta(0, tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]),
         chunks.delta(1, content="ße"),
-        chunks.finish(1, "stop"),
-        chunks.finish(0, "tool_calls"),
+        chunks.delta(1, "stop"),
+        chunks.delta(0, "tool_calls"),
         chunks.usage([reply, reply]),
     ]
     for chunk in made:

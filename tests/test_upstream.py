@@ -223,7 +223,7 @@ def sse(*chunks, end="[DONE]"):
 
 
 MADE = Chunks("m")
-GOOD = [MADE.delta(0, content="Yes"), MADE.finish(0, "stop")]
+GOOD = [MADE.delta(0, content="Yes"), MADE.delta(0, "stop")]
 
 
 def as_stream(network, body, status=200, **headers):
@@ -371,7 +371,7 @@ def test_calls_of_tools_come_through():
         MADE.delta(0, tool_calls=[call | {"function": {"name": "f", "arguments": ""}}]),
         MADE.delta(0, tool_calls=[{"index": 0, "function": {"arguments": '{"a"'}}]),
         MADE.delta(0, tool_calls=[{"index": 0, "function": {"arguments": ": 1}"}}]),
-        MADE.finish(0, "tool_calls"),
+        MADE.delta(0, "tool_calls"),
     ]
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     choice = {"type": "function", "function": {"name": "f"}}
