@@ -232,7 +232,7 @@ class Monitor:
                 rule = f"log must be a file to write, in a folder that exists: {error}"
                 raise CourseError(rule, 'write log="requests.jsonl".') from None
         self._records = deque[Record](maxlen=_whole("window", window, 1))
-        self.canaries = deque[tuple[float, int, int]](maxlen=100)  # when, passed, n
+        self._canary = 0, 0  # of the latest run: passed, n
         self._clock, self._now, self._log = clock, now, cast(Any, log)
         self._content, self._key = content, key or b""
         self._lock, self._writing = threading.Lock(), threading.Lock()
@@ -314,8 +314,7 @@ class Monitor:
     def record_canary(self, passed: int, n: int) -> None:
         """Keep how many of n questions passed that the model is known to answer."""
         passed = _whole("passed", passed, 0, _whole("n", n, 1))
-        with self._lock:
-            self.canaries.append((self._now(), passed, n))
+        self._canary = passed, n
         if self._metrics:
             self._metrics.canary.set(passed / n)
 
@@ -343,7 +342,7 @@ class Monitor:
         span = self._clock() - since
         errors = sum(bool(row.error) for row in rows)
         written = sum(row.new_tokens or 0 for row in rows)
-        _, passed, n = self.canaries[-1] if self.canaries else (0, 0, 0)
+        passed, n = self._canary
         return Summary(
             requests=len(rows), errors=errors,
             error_rate=errors / len(rows) if rows else None,
