@@ -262,8 +262,9 @@ class Monitor:
         got = {name: getattr(reply, name, None) for name in _REPLY}
         times = sorted(got["token_seconds"] or ())
         writing, (prompt, new, generation, first) = sum(times), map(got.get, _COUNTS)
-        given = (queue_seconds, seconds, prompt, new, generation, first, writing)
-        for number in (number for number in (*given, *times[:1]) if number is not None):
+        may = (seconds, prompt, new, generation, first)  # be None: not measured
+        known = (number for number in may if number is not None)
+        for number in (queue_seconds, writing, *times[:1], *known):
             if not isinstance(number, int | float) or not 0 <= number < math.inf:
                 rule = f"Times and counts must be finite, 0 or more, got {number!r}."
                 raise CourseError(rule, "take differences of one monotonic clock.")
