@@ -225,12 +225,14 @@ class Monitor:
         if content not in ("omit", "hash", "keep") or not safe:
             rule = f'content is "omit", "keep", or "hash" with a key; got {content!r}.'
             raise CourseError(rule, "make a key with secrets.token_bytes(32), keep it.")
-        if isinstance(log, str | Path):
-            try:
+        try:
+            if isinstance(log, str | Path):
                 (log := Path(log)).open("a").close()
-            except OSError as error:
-                rule = f"log must be a file to write, in a folder that exists: {error}"
-                raise CourseError(rule, 'write log="requests.jsonl".') from None
+            elif log is not None and not hasattr(log, "encoding"):  # of bytes, no file
+                raise TypeError(f"{log!r:.60} takes no text")
+        except (OSError, TypeError) as error:
+            rule = f"log must be a file to write, in a folder that exists: {error}"
+            raise CourseError(rule, 'write log="requests.jsonl".') from None
         self._records = deque[Record](maxlen=_whole("window", window, 1))
         self._canary = 0, 0  # of the latest run: passed, n
         self._clock, self._now, self._log = clock, now, cast(Any, log)

@@ -656,6 +656,8 @@ def test_the_frame_has_a_row_a_record():
         (lambda: Monitor(log="no/such/folder/log"), "folder that exists"),
         (lambda: Monitor(log="."), "folder that exists"),
         (lambda: Monitor(log="/proc/log"), "a file to write"),
+        (lambda: Monitor(log=io.BytesIO()), "takes no text"),
+        (lambda: Monitor(log=5), "5 takes no text"),
         (lambda: Monitor().records(0), "last_n must be a whole number"),
         (lambda: Monitor().summary(-1), "last_n must be a whole number"),
         (lambda: Monitor().summary(objective=1), "objective must be between"),
