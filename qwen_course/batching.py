@@ -77,12 +77,13 @@ class Local:
         return await asyncio.to_thread(self._prepare, request, output_tokens)
 
     def _prepare(self, request: ChatRequest, output_tokens: int) -> Work:
-        settings = request.settings()
+        settings, n = request.settings(), request.n or 1
+        if n > self.most_waiting:
+            raise ApiError(400, f"n is at most {self.most_waiting} here.", param="n")
         tools = request.tools if request.tool_choice != "none" else None
         messages = [*map(_plain, request.messages)]
         try:
-            choices = range(request.n or 1)
-            rows = [Row(self.loaded, messages, settings, tools) for _ in choices]
+            rows = [Row(self.loaded, messages, settings, tools) for _ in range(n)]
         except CourseError as error:  # about the request, in words for its sender
             told = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}".strip()
             told = told.replace("max_new_tokens", "max_tokens")  # the API's name

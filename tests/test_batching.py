@@ -234,6 +234,12 @@ def test_a_full_queue_refuses_and_keeps_nothing():
     assert error.headers == {"Retry-After": "1"}
 
 
+def test_more_choices_than_may_ever_wait_are_the_sender_s_mistake():
+    with pytest.raises(ApiError, match="n is at most 3") as caught:
+        using(batching.Local, lambda local: folded(local, n=4), waiting=3)
+    assert (caught.value.status, caught.value.param) == (400, "n")
+
+
 def test_close_answers_what_runs_and_what_waits():
     async def story(local):
         tasks = [asyncio.ensure_future(folded(local))]
