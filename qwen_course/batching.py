@@ -30,11 +30,6 @@ class _Job:
     hear: Any  # takes a Piece, the Reply or an error; from any thread
 
     @property
-    def shares(self) -> bool:
-        """Return whether it may be in a batch: a seed is kept by going alone."""
-        return not self.row.settings.temperature or self.row.settings.seed is None
-
-    @property
     def tokens(self) -> int:
         """Return the places that it may fill in the cache."""
         return len(self.row.prompt) + self.row.most
@@ -155,8 +150,7 @@ class Local:
         with self._changed:
             for job in jobs:
                 job.row.stop = job.row.stop or "closed"
-                if job in self._waiting:
-                    self._waiting.remove(job)
+            self._waiting = [job for job in self._waiting if job not in jobs]
 
     def _take(self) -> list[_Job]:
         """Return the next batch, taken off the queue; [] when closed."""
@@ -171,8 +165,9 @@ class Local:
                 return []
             first, *others = self._waiting
             taken, longest = [first], first.tokens
-            for job in others if first.shares else []:
-                alike = job.shares and job.row.sampling == first.row.sampling
+            used = first.row.settings  # a seed is kept by going alone
+            for job in others if not used.temperature or used.seed is None else []:
+                alike = job.row.sampling == first.row.sampling
                 widest = max(longest, job.tokens)
                 fits = widest * (len(taken) + 1) <= self.batch_tokens
                 if alike and fits and len(taken) < self.batch:
