@@ -123,8 +123,6 @@ def parse(body: bytes) -> ChatRequest:
         param = ".".join(map(str, first["loc"])) or None
         told = f"{param}: {first['msg']}." if param else f"The body: {first['msg']}."
         raise ApiError(400, told[:300], param=param) from None
-    except (ValueError, RecursionError):
-        raise ApiError(400, "The body must be JSON.") from None
 
 
 @dataclass
