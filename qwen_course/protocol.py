@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,7 @@ from qwen_course.errors import CourseError
 from qwen_course.generate import Reply, Settings
 
 Chunk = dict[str, Any]
+_Option = Literal["include_usage", "include_obfuscation"]
 # Fields that change nothing here; everything else that is unknown is refused.
 _IGNORED = {"user", "metadata", "store", "safety_identifier", "prompt_cache_key"}
 # These may be given as what holds here anyway.
@@ -44,14 +45,6 @@ class ApiError(Exception):
         return {"error": told | {"param": self.param, "code": self.code}}
 
 
-class StreamOptions(BaseModel):
-    """What a stream holds besides the text."""
-
-    model_config = ConfigDict(extra="forbid")
-    include_usage: bool = False  # one more chunk at the end, with the counts
-    include_obfuscation: bool = False  # OpenAI's; nothing is padded here
-
-
 class ChatRequest(BaseModel):
     """A request to /v1/chat/completions; None means: as published for the model."""
 
@@ -67,7 +60,8 @@ class ChatRequest(BaseModel):
     n: int | None = Field(None, ge=1, le=128)
     seed: int | None = Field(None, ge=0, lt=2**63)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    # One more chunk at the end, with the counts; OpenAI's padding, which is not made.
+    stream_options: dict[_Option, bool] | None = None
     tools: list[dict[str, Any]] | None = Field(None, max_length=128)
     tool_choice: str | dict[str, Any] | None = None
     # Beyond OpenAI's API, as Qwen's documentation and vLLM name them:

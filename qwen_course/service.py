@@ -204,8 +204,8 @@ class ChatService:
         The counts come last, if the request does not say otherwise. `end` is on the
         loop's clock.
         """
-        options, error, fault = request.stream_options, "", True
-        counted = not request.stream or bool(options and options.include_usage)
+        options, error, fault = request.stream_options or {}, "", True
+        counted = not request.stream or options.get("include_usage")
         stream = self.backend.stream(work, model)
         begun = time.perf_counter()
         try:
@@ -301,9 +301,8 @@ def create_app(service: ChatService, hosts: tuple[str, ...] = ()) -> FastAPI:
         same = {"object": "model", "created": 0, "owned_by": "qwen_course"}
         return {"object": "list", "data": [{"id": name} | same for name in names]}
 
-    schema = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    parts = schema.pop("$defs", {})
-    content = {"content": {"application/json": {"schema": schema}}, "required": True}
+    kind = {"application/json": {"schema": ChatRequest.model_json_schema()}}
+    content = {"content": kind, "required": True}
 
     @app.post("/v1/chat/completions", openapi_extra={"requestBody": content})
     async def complete(request: Request) -> Response:
@@ -333,8 +332,6 @@ def create_app(service: ChatService, hosts: tuple[str, ...] = ()) -> FastAPI:
         headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return Events(_events(first, stream), stream, limits.seconds + 10, headers)
 
-    made = app.openapi()  # FastAPI does not know of the parts of a body read by hand
-    made.setdefault("components", {}).setdefault("schemas", {}).update(parts)
     return app
 
 
