@@ -107,6 +107,7 @@ class Local:
 
             row.hear = hear
             jobs.append(_Job(row, work, hear))
+        work.arrived = time.perf_counter()
         self._enter(jobs)
         chunks, calls = Chunks(model), [_Calls(bool(tools)) for _ in rows]
         try:
@@ -140,8 +141,6 @@ class Local:
                 told = f"{len(self._waiting)} requests are waiting: try again later."
                 wait = {"Retry-After": "1"}
                 raise ApiError(503, told, "server_error", None, "overloaded", wait)
-            for job in jobs:
-                job.work.arrived = time.perf_counter()
             self._waiting += jobs
             self._changed.notify()
 
