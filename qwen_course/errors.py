@@ -8,6 +8,8 @@ CourseError
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 
 class CourseError(Exception):
@@ -35,17 +37,18 @@ class MalformedMessages(CourseError):
     """A message has a wrong type, role or field."""
 
 
-def out_of_range(settings: object, ranges: Mapping[str, tuple]) -> dict[str, str]:
+def out_of_range(settings: Any, ranges: Mapping[str, tuple]) -> dict[str, str]:
     """Return the rule of each number of a dataclass that is outside its range.
 
-    A range of whole numbers asks for a whole one. None is right where it is default.
+    A range of whole numbers asks for a whole one. None is right where the type says so.
     """
+    types: dict[str, Any] = {field.name: field.type for field in fields(settings)}
     rules = {}
     for name, (low, high) in ranges.items():
         value, whole = getattr(settings, name), isinstance(low, int)
         number = isinstance(value, int if whole else int | float)
         fits = number and not isinstance(value, bool) and low <= value <= high
-        if not fits and not (value is None and getattr(type(settings), name) is None):
+        if not fits and not (value is None and isinstance(None, types[name])):
             rules[name] = f"a {'whole ' if whole else ''}number, {low} to {high}"
     return rules
 

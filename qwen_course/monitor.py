@@ -124,8 +124,7 @@ class Thresholds:
     def __post_init__(self) -> None:
         ranges: dict[str, tuple] = {"min_requests": (1, 10**6)}
         for name in _ADVICE:
-            if getattr(self, name) is not None:
-                ranges[name] = (0.0, 1.0 if name.endswith(("rate", "share")) else 1e9)
+            ranges[name] = (0.0, 1.0 if name.endswith(("rate", "share")) else 1e9)
         refuse(self, out_of_range(self, ranges))
 
 

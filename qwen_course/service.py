@@ -55,11 +55,7 @@ class Limits:
     storage: str = "memory://"  # where `limits` counts; Redis for several processes
 
     def __post_init__(self) -> None:
-        rules = out_of_range(self, _RANGES)
-        for rate in ("requests_per_minute", "tokens_per_minute"):
-            if getattr(self, rate) is None:
-                rules.pop(rate)
-        refuse(self, rules)
+        refuse(self, out_of_range(self, _RANGES))
 
 
 class ChatService:
