@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from io import BufferedIOBase
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -227,7 +228,7 @@ class Monitor:
         try:
             if isinstance(log, str | Path):
                 (log := Path(log)).open("a").close()
-            elif log is not None and not hasattr(log, "encoding"):  # of bytes, no file
+            elif log and (isinstance(log, BufferedIOBase) or not hasattr(log, "write")):
                 raise TypeError(f"{log!r:.60} takes no text")
         except (OSError, TypeError) as error:
             rule = f"log must be a file to write, in a folder that exists: {error}"
@@ -263,8 +264,7 @@ class Monitor:
         got = {name: getattr(reply, name, None) for name in _REPLY}
         times = sorted(got["token_seconds"] or ())
         writing, (prompt, new, generation, first) = sum(times), map(got.get, _COUNTS)
-        may = (seconds, prompt, new, generation, first)  # be None: not measured
-        known = (number for number in may if number is not None)
+        known = (n for n in (seconds, prompt, new, generation, first) if n is not None)
         for number in (queue_seconds, writing, *times[:1], *known):
             if not isinstance(number, int | float) or not 0 <= number < math.inf:
                 rule = f"Times and counts must be finite, 0 or more, got {number!r}."
@@ -315,8 +315,7 @@ class Monitor:
 
     def record_canary(self, passed: int, n: int) -> None:
         """Keep how many of n questions passed that the model is known to answer."""
-        passed = _whole("passed", passed, 0, _whole("n", n, 1))
-        self._canary = passed, n
+        self._canary = _whole("passed", passed, 0, _whole("n", n, 1)), n
         if self._metrics:
             self._metrics.canary.set(passed / n)
 
