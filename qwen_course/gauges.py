@@ -115,7 +115,7 @@ def roofline(points: Sequence[Point], bandwidth: float, title: str = "") -> Pict
         roof = [part * bandwidth / x for x in ends]
         axes.plot(ends, roof, dash, color="black", lw=2 * part, label=name)
     told = [f"Roof: {bandwidth:g} GB/s, divided by the GB read for a token"]
-    for (label, x, y), mark in zip(points, cycle("os^Dv*PphX"), strict=False):
+    for (label, x, y), mark in zip(points, cycle("os^Dv*PphX<"), strict=False):
         name = f"{label}: {_number(y)} tokens/s, {y * x / bandwidth:.1%} of the roof"
         look = {"ms": 11, "ls": "", "mec": COLOURS["line"], "mew": 2, "mfc": "none"}
         if y * x > bandwidth:

@@ -229,8 +229,8 @@ def first_steps() -> str:
     if not place.exists():
         return ""
     found = json.loads(place.read_text("utf-8"))
-    machine = {name: round(minutes) for name, minutes in found["machine"].items()}
-    you = {name: round(minutes) for name, minutes in found["reading"].items()}
+    parts = ("machine", "reading")  # halves of a minute up, as readers round
+    machine, you = ({k: int(v + 0.5) for k, v in found[part].items()} for part in parts)
     begin = [name for name in lesson_names() if name.partition("_")[0] < "04"]
     hours = round(sum(map(minutes_told, begin)) / 60)
     return f"""
