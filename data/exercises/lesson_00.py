@@ -1,6 +1,7 @@
 """Exercises of lesson 00: slice a reply, know when it ended, its speed, test code."""
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from numbers import Real
 
 from qwen_course.checks import Exercise, Wrong
@@ -103,6 +104,16 @@ _SLICES = (
         ("Once upon",),
         (" a time.", "<|im_end|>", "<|im_start|>", "<|endoftext|>"),
         "A reply can hold several control tokens: none of them is text.",
+    ),
+    (
+        _turns("What is new?"),
+        ("One.", "\n\n", "Two,", "  three.", "<|im_end|>"),
+        "A reply can have several lines: change nothing in it, not even white space.",
+    ),
+    (
+        ("Once upon",),
+        (" a time.", "<|im_start|>", " The end.", "<|im_end|>"),
+        "A control token need not be the end: the text goes on behind this one.",
     ),
 )
 
@@ -321,6 +332,7 @@ def _check_speed(answer: Callable[[int, float, float], object]) -> str | None:
         got = answer(tokens, first, seconds)
         waited, later = seconds - first, tokens - 1
         expected = later / waited if later else 0.0
+        got = float(got) if isinstance(got, Decimal) else got
         if not isinstance(got, Real):
             note = "Return a number."
         elif abs(got - expected) < 1e-6:
