@@ -1,7 +1,7 @@
 """Exercises of lesson 00b: merge by hand, temperature, top-p, loss, interval."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from qwen_course import answers
@@ -38,8 +38,9 @@ _PIECES = {
 
 def _check_pieces(answer: Mapping[str, object]) -> str | None:
     for word, known in _PIECES.items():
-        expected, given = next(iter(known)), answer.get(word)
-        got = given if isinstance(given, str) else " ".join(map(str, given or []))
+        expected, given = next(iter(known)), answer.get(word, "")
+        whole = isinstance(given, str) or not isinstance(given, Iterable)
+        got = " ".join(map(str, [given] if whole else given))
         got = " ".join(got.split())
         if got == expected:
             continue
@@ -121,6 +122,12 @@ _HEATED = (
         2.0,
         "At 2 each probability becomes its square root; then divide by their sum.",
     ),
+    (
+        (0.4, 0.2, 0.4),
+        0.25,
+        "At 0.25 each probability goes to the fourth power. Two of them can be equal:"
+        " each has its place in the list.",
+    ),
 )
 
 
@@ -141,7 +148,7 @@ def _close(got: Any, expected: Sequence[float], far: float = 1e-6) -> bool:
     return (
         _numbers(got)
         and len(got) == len(expected)
-        and all(abs(a - b) < far for a, b in zip(got, expected, strict=True))
+        and all(abs(float(a) - b) < far for a, b in zip(got, expected, strict=True))
     )
 
 
@@ -406,6 +413,10 @@ _TEXTS = (
     ),
     ((1.0, 1.0), "A model that is sure and right has loss 0 and perplexity 1."),
     (
+        (1.0, 0.0625),
+        "A sure token has loss 0 and counts too: the mean of 0 and log 16 is log 4.",
+    ),
+    (
         _LONG,
         "The product of so many probabilities is 0 to a computer: add logarithms.",
     ),
@@ -469,7 +480,7 @@ def _check_surprise(answer: Callable[..., object]) -> str | None:
         if not _numbers(got) or len(got) != 2:
             note = "Return two numbers: the loss and the perplexity."
         else:
-            note = _surprise_fault(got, given) or note
+            note = _surprise_fault([*map(float, got)], given) or note
         asked = "2000 times 0.5" if given is _LONG else [*given]
         told = tuple(round(value, 4) for value in expected)
         return f"{note}\n  input: {asked}\n  expected: {told}\n  got: {got!r}"
@@ -563,7 +574,7 @@ _MODELS = (
     ),
     (
         (10, 10),
-        (190, 200),
+        (150, 200),
         False,
         "10 of 10 does not prove 100 %: look where its interval starts.",
     ),
@@ -580,6 +591,18 @@ _MODELS = (
         True,
         "Five points can be clear, with questions enough.",
     ),
+    (
+        (10, 10),
+        (1, 10),
+        True,
+        "Ten questions can be enough: only the ends of the intervals decide.",
+    ),
+    (
+        (91, 100),
+        (79, 100),
+        False,
+        "These overlap. Each model has an interval of its own: do not pool the two.",
+    ),
 )
 
 
@@ -593,6 +616,12 @@ _WIDER = (
         (4, 8),
         False,
         "These two touch: ours starts where theirs ends. That is not above it.",
+    ),
+    (
+        (501, 1000),
+        (250, 1000),
+        True,
+        "The gap is small, a tenth of a point, but it is one: round no end.",
     ),
     (
         (180, 200),
