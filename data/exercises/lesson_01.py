@@ -1,6 +1,7 @@
 """Exercises of lesson 01: what fits, tied embeddings, the KV cache, a licence."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from numbers import Real
 
 from qwen_course import catalog
@@ -28,8 +29,9 @@ _MACHINES = (
         " round nothing.",
     ),
     (
-        (8.2, 8.2, 8.0, 8.0),
-        "8.2 billion bytes are 8.2 GB: a GB is 1000 ** 3 bytes here, not 1024 ** 3.",
+        (8.04, 8.04, 8.0, 8.0),
+        "8.04 billion bytes are 8.04 GB: a GB is 1000 ** 3 bytes here, not 1024 ** 3."
+        " And round nothing.",
     ),
     ((235.0, 22.0, 4.5, 80.0), "All 235 billion weights count."),
 )
@@ -103,6 +105,10 @@ _SHARES = (
         "Untied means two tables of the same size: count both.",
     ),
     ((600, 100, 4, True), "The share is table(s) / (body + table(s))."),
+    (
+        (400, 100, 4, False),
+        "`tied` decides, not the size: this one is small, and untied.",
+    ),
 )
 
 
@@ -111,6 +117,7 @@ def _check_share(answer: Callable[..., object]) -> str | None:
         body, vocabulary, hidden, tied = values
         tables = vocabulary * hidden * (1 if tied else 2)
         expected, got = tables / (body + tables), answer(*values)
+        got = float(got) if isinstance(got, Decimal) else got
         if isinstance(got, Real) and abs(got - expected) < 1e-9:
             continue
         if not isinstance(got, Real):
@@ -291,6 +298,10 @@ _SHOP = (
     (
         "Qwen3.8-Flash-Next",
         "This licence is in few lists. Name what is allowed, not what is forbidden.",
+    ),
+    (
+        "Qwen3.5-397B-A17B",
+        "Neither size nor generation decides: this one is large, and Apache-2.0.",
     ),
 )
 
