@@ -21,6 +21,8 @@ def _turn(role: str, *words: str) -> list[TokenRow]:
 
 
 _OPEN = _turn("assistant")[:3]
+_MARKS = ("<think>", "\\n\\n", "</think>", "\\n\\n")
+_NO_THOUGHT = [TokenRow(4, mark, False, "template") for mark in _MARKS]
 _HI = _turn("user", "Hi", " user")
 _DEFAULT = _turn("system", "You", " are", " helpful", ".")
 _PROMPTS: tuple[tuple[list[TokenRow], list[str], int, str], ...] = (
@@ -55,6 +57,12 @@ _PROMPTS: tuple[tuple[list[TokenRow], list[str], int, str], ...] = (
         ["user", "tool"],
         13,
         "A tool's result is a message of yours too: ask the messages for their roles.",
+    ),
+    (
+        [*_HI, *_OPEN, *_NO_THOUGHT],
+        ["user"],
+        12,
+        "A template may write more than the frame of a turn: here an empty thought.",
     ),
 )
 
@@ -260,6 +268,19 @@ _REPLIES: tuple[tuple[str, bool, tuple[str, str], str], ...] = (
         " the tags goes, and white space at the ends. (In a regular expression a dot"
         " is no line break, without re.DOTALL; strip() takes letters, not words.)",
     ),
+    (
+        "<think>it is 4</think>it is 4",
+        False,
+        ("it is 4", "it is 4"),
+        "No line break need stand beside a tag. (strip() takes letters, not words.)",
+    ),
+    (
+        "<think>\nDoes <think> open it?\n</think>\n\nYes.",
+        False,
+        ("Does <think> open it?", "Yes."),
+        "A thought may speak of <think>, and is closed by the first closing tag all the"
+        " same: only a leading <think> is a tag.",
+    ),
 )
 
 
@@ -313,6 +334,10 @@ _TYPED = (
     (
         "Is 2 < 3?",
         "Honest text must give the ids that it always gives: a < alone is no marker.",
+    ),
+    (
+        "f <| g |> h",
+        "Honest text must give the ids that it always gives: <| alone is no marker.",
     ),
     (
         "A cafe\u0301",  # e and an accent: NFC makes one letter of the two
