@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from itertools import accumulate
 from numbers import Real
 
@@ -68,6 +69,11 @@ _CUT: tuple[tuple[_Reply, str], ...] = (
     (
         ([], (71, 72), True, None),
         "Nothing is written yet, but the prompt opened a thought: it still goes on.",
+    ),
+    (
+        ([71, 4, 71, 5, 72, 8], (71, 72), False, [8]),
+        "A thought may speak of the opening tag. The first closing tag ends it all the"
+        " same: tags are not nested.",
     ),
 )
 
@@ -382,11 +388,13 @@ def _near(got: object, *values: float) -> bool:
 def _check_expected(answer: Answer) -> str | None:
     for lengths, budget, guess, note in _CURVES:
         got, n = answer([*lengths], budget, guess), len(lengths)
+        got = float(got) if isinstance(got, Decimal) else got
         share = sum(length <= budget for length in lengths) / n
         expected = share + (1 - share) * guess
         unique = sum(length <= budget for length in {*lengths}) / len({*lengths})
         mean = sum(lengths) / n
         straight = [min(1.0, budget / end) for end in (mean, max(lengths))]
+        straight += [sum(min(1.0, budget / end) for end in lengths) / n]
         straight += [guess + (1 - guess) * line for line in straight]
         shared = sum(used <= budget for used in accumulate(lengths)) / n
         if _near(got, expected):
@@ -499,6 +507,7 @@ CURVE = Exercise(
 # --- 3.4 ----------------------------------------------------------------------------
 
 _FIRST = "A tie in votes goes to the answer that came first."
+_NO_OTHER = " Neither its cost nor its length decides."
 _BALLOTS: tuple[tuple[list[tuple[str, int]], int, str | None, str], ...] = (
     (
         [("12", 30), ("12", 30), ("15", 30), ("15", 30), ("15", 30)], 100, "12",
@@ -521,6 +530,10 @@ _BALLOTS: tuple[tuple[list[tuple[str, int]], int, str | None, str], ...] = (
     ([("9", 10), ("2", 10), ("2", 10), ("9", 10)], 50, "9", _FIRST),
     ([("6", 10), ("1", 10), ("4", 10), ("8", 10)], 50, "6", _FIRST),
     (
+        [("3", 10), ("", 10), ("7", 10), ("7", 10)], 50, "7",
+        "An unfinished thought costs, and has no vote. The samples behind it have one.",
+    ),
+    (
         [("3", 10), ("7", 10), ("7", 10), ("3", 90)], 100, "7",
         "The last sample would bring the sum to 120: 100 tokens do not pay for it.",
     ),
@@ -532,6 +545,8 @@ _BALLOTS: tuple[tuple[list[tuple[str, int]], int, str | None, str], ...] = (
         [("3", 60), ("7", 20), ("7", 20)], 100, "7",
         "Each sample has one vote, however many tokens it cost.",
     ),
+    ([("12", 30), ("5", 10)], 50, "12", _FIRST + _NO_OTHER),
+    ([("5", 10), ("12", 30)], 50, "5", _FIRST + _NO_OTHER),
     (
         [("3", 10), ("-1/2", 10), ("-1/2", 10)], 50, "-1/2",
         "An answer is a text, not always a whole number. Only \"\" has no vote.",
