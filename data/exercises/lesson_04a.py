@@ -1,6 +1,7 @@
 """Exercises of lesson 04a: pass@k, the end of a hole, a fair coin, nested braces."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from math import comb
 from numbers import Real
 
@@ -60,6 +61,7 @@ def _check_chance(answer: Answer) -> str | None:
             if n - right >= k:
                 raise
             got = error
+        got = float(got) if isinstance(got, Decimal) else got
         if _near(got, expected):
             continue
         if not isinstance(got, Real | ValueError):
@@ -217,7 +219,7 @@ _HOLES: tuple[tuple[str, str, str, str], ...] = (  # written, after, expected, n
     ),
     ("    return total", _RETURN, "", "The first line is the repeat: an empty hole."),
     (
-        "total += x  \n    return total  \nprint(1)", "\n    return total ",
+        "total += x \t\n    return total  \nprint(1)", "\n    return total ",
         "total += x",
         "Spaces can stand behind a line, too: they do not matter when you compare, and"
         " at the end of the result they go.",
@@ -244,6 +246,26 @@ _HOLES: tuple[tuple[str, str, str, str], ...] = (  # written, after, expected, n
         "if not xs:\n        return\n    return total", _RETURN,
         "if not xs:\n        return",
         "Compare whole lines: `return` is only a part of `return total`.",
+    ),
+    (
+        "if not xs:\n        return total  # none\n    return total", _RETURN,
+        "if not xs:\n        return total  # none",
+        "Compare whole lines: with a comment behind it, it is another line.",
+    ),
+    (
+        "total += x\n    return total", "\n    " + _RETURN, "total += x",
+        "A line of spaces is blank too: the first one that is not is `return total`.",
+    ),
+    (
+        "total += x  \n    # now count\n    n += 1\n    m += n" + _RETURN, _RETURN,
+        "total += x  \n    # now count\n    n += 1\n    m += n",
+        "Above the cut every line stays as it is, with the spaces behind it. Only at"
+        " the very end of the result white space goes.",
+    ),
+    (
+        'total += x.count("<|im_end|>")' + _RETURN, _RETURN,
+        'total += x.count("<|im_end|>")',
+        "Only <|endoftext|> ends the text. Code may speak of another control token.",
     ),
 )  # fmt: skip
 
@@ -662,6 +684,10 @@ _BOXES: tuple[tuple[str, str | None, str], ...] = (
     (
         "$\\boxed{x = 1,\ny = 2}$", "x = 1,\ny = 2",
         "A box may go on in the next line.",
+    ),
+    (
+        "It is $\\boxed{8}$.\n\nA check: $8 = 2^{3}$.", "8",
+        "More text may follow the box: look for the last box, not in the last lines.",
     ),
 )  # fmt: skip
 
