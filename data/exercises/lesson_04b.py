@@ -64,8 +64,8 @@ _CONTEXTS: tuple[tuple[tuple[int, ...], dict[int, str], str], ...] = (
         " a large part.",
     ),
     (
-        (640, 480, 4096, 256, 100),
-        {},
+        (1024, 1024, 4096, 256, 100),
+        {17: "A picture may have `most_tokens` tokens. Its two marks come on top."},
         "The upper limit is a setting: here `most_tokens` makes the picture smaller.",
     ),
     (
@@ -218,6 +218,10 @@ _LABELS: tuple[tuple[_Box, _Size, _Size, str], ...] = (
     (
         (100, 50, 300, 200), (640, 480), (644, 476),
         "This picture was resized too, though by a few pixels only.",
+    ),
+    (
+        (50, 100, 200, 300), (480, 640), (476, 644),
+        "An upright picture: the width comes first, though it is the shorter side.",
     ),
 )  # fmt: skip
 
@@ -393,6 +397,11 @@ _RECORDINGS: tuple[tuple[float, str], ...] = (
     (0.353, "35 frames: 35 becomes 18, and 18 becomes 9. The formulas are not alike."),
     (30.004, "These are 3000.4 frames, so 3000 whole ones: one piece, no second."),
     (0.387, "These are 38.7 frames. Only whole ones count, so 38: round down."),
+    (
+        90.014,
+        "9001 frames: three whole pieces and one of a single frame. That has no token,"
+        " but its two marks.",
+    ),
 )
 
 
