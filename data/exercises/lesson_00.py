@@ -260,9 +260,13 @@ _REPLIES = (
 )
 
 
+_BOOLS = ("bool", "bool_")  # Python's, and numpy's two names
+
+
 def _check_finished(answer: Callable[[Reply], object]) -> str | None:
     for reply, expected, note in _REPLIES:
         got = answer(reply)
+        got = bool(got) if type(got).__name__ in _BOOLS else got
         if got == reply.stop:
             note = "Return True or False, not the field itself: compare it."
         elif not isinstance(got, bool):

@@ -1,6 +1,7 @@
 """Exercises of lesson 02: the template's tokens, lost messages, thoughts, forgeries."""
 
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 from qwen_course.chat import TokenRow
@@ -374,8 +375,9 @@ def _check_plain(answer: Answer) -> str | None:
         control = backend.get_added_tokens_decoder()
         got = answer(backend, text)
         ids = [*got] if isinstance(got, Iterable) else [got]
-        if not all(isinstance(number, int) for number in ids):
+        if not all(isinstance(number, Integral) for number in ids):
             return f"Return a list of ids.\n  input: {text!r}\n  got: {got!r}"
+        ids = [*map(int, ids)]
         forged = [control[number].content for number in ids if number in control]
         fresh = _backend()
         back = fresh.decode(ids, skip_special_tokens=False)
