@@ -75,6 +75,10 @@ _CUT: tuple[tuple[_Reply, str], ...] = (
         "A thought may speak of the opening tag. The first closing tag ends it all the"
         " same: tags are not nested.",
     ),
+    (
+        ([72, 8, 9], (71, 72), False, [72, 8, 9]),
+        "Nobody has opened a thought, so this tag closes none: all ids are the answer.",
+    ),
 )
 
 

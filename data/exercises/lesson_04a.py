@@ -267,6 +267,12 @@ _HOLES: tuple[tuple[str, str, str, str], ...] = (  # written, after, expected, n
         'total += x.count("<|im_end|>")',
         "Only <|endoftext|> ends the text. Code may speak of another control token.",
     ),
+    (
+        "total += x\n\n\ndef g(xs):\n    return xs", _RETURN,
+        "total += x\n\n\ndef g(xs):\n    return xs",
+        "No line equals `return total`, so nothing is cut: neither empty lines, nor a"
+        " smaller indent, nor a `def` are an end.",
+    ),
 )  # fmt: skip
 
 
@@ -688,6 +694,10 @@ _BOXES: tuple[tuple[str, str | None, str], ...] = (
     (
         "It is $\\boxed{8}$.\n\nA check: $8 = 2^{3}$.", "8",
         "More text may follow the box: look for the last box, not in the last lines.",
+    ),
+    (
+        r"It costs $\boxed{\$5}$.", r"\$5",
+        "Only a brace ends the box. A dollar sign may stand in it.",
     ),
 )  # fmt: skip
 
