@@ -51,6 +51,7 @@ _REQUESTS: tuple[_Request, ...] = (
     (0.0, 0.0, [0.75, 0.875, 1.125, 1.5], 100),  # no queue; do not round 133.3
     (5.0, 6.0, [6.5], 20),  # one token: no gap
     (100.0, 100.5, [101.0, 101.25, 101.75], 64),
+    (20.0, 20.5, [21.5, 22.0], 30),  # two tokens: one gap
 )
 _KEYS = ("wait", "per_token", "decode", "prefill")
 
@@ -71,6 +72,8 @@ def _cost_problem(key: str, got: Any, request: _Request) -> str:
     gaps = [b - a for a, b in pairwise(moments)]
     if not gaps and key in ("per_token", "decode"):
         return "One token has no gap: per_token and decode are None, not measured."
+    if got is None and len(gaps) == 1 and key in ("per_token", "decode"):
+        return "Two tokens have one gap: it is its own median, and can be measured."
     whole, decode = moments[-1] - came, moments[-1] - moments[0]
     others: dict[str, list[tuple[float | None, str]]] = {
         "wait": [
@@ -262,6 +265,7 @@ _BUCKETS: tuple[tuple[_Buckets, float], ...] = (
     ([(0.5, 0), (1.0, 20), (2.0, 20), (5.0, 40), (_INF, 40)], 0.75),  # an empty bucket
     ([(0.25, 0), (1.0, 20), (_INF, 20)], 0.75),  # the first one is empty
     ([(1.0, 5), (2.0, 5), (_INF, 10)], 0.9),  # the highest finite limit is 2
+    ([(0.5, 0), (2.0, 0), (_INF, 8)], 0.5),  # all are above the last limit
 )
 
 
@@ -309,6 +313,8 @@ def _bucket_beliefs(buckets: _Buckets, share: float) -> dict[str, float | None]:
     told: dict[str, float | None] = dict(zip(notes, values, strict=True))
     endless = "The last bucket has no upper end: all that one can say is its lower end."
     told[endless] = _INF if total and limit == _INF else right
+    above = "Values were counted, if all above the highest finite limit: return that."
+    told[above] = right if any(count for _, count in buckets[:-1]) else None
     told["Nothing was counted: there is no percentile, return None."] = right or 0.0
     told |= {
         "A count that is exactly the share has reached it: do not go on.": (
@@ -458,7 +464,7 @@ _RULES = (
 _GOOD_DAYS: dict[str, tuple[float, ...]] = {
     "quiet day": (0.0145, 33.0, 0.0, 7.0, 1.0),
     "busy day": (0.0327, 32.0, 0.0, 0.0, 1.0),
-    "busiest day": (0.098, 33.0, 0.0, 0.0, 1.0),  # three times as slow as the busy
+    "busiest day": (3 * 0.0327, 33.0, 0.0, 0.0, 1.0),  # as slow as three busy ones
 }
 _BAD_DAYS: dict[str, tuple[float, ...]] = {
     "slow disk": (0.2785, 33.0, 0.0, 0.0, 1.0),
@@ -500,8 +506,9 @@ def _check_limits(answer: Any) -> str | None:
     except CourseError as error:
         return f"Thresholds refuses this: {error.message}\n  got: {answer!r}"
     for day, values in (_GOOD_DAYS | _BAD_DAYS).items():
-        fired, measured = _fired(limits, values), dict(zip(_RULES, values, strict=True))
-        note = ""
+        fired, note = _fired(limits, values), ""
+        shown = [round(value, 4) for value in values]
+        measured = dict(zip(_RULES, shown, strict=True))
         if day in _GOOD_DAYS and fired:
             note = f"A good day ({day}) raises a false alarm: {', '.join(fired)}."
             if day == "busiest day":
@@ -702,6 +709,9 @@ def _cusum_beliefs(series: _Series) -> dict[str, int | None]:
         ),
         "Values count from 0.": None if right is None else right + 1,
         "Without an alarm, return None.": -1 if right is None else right,
+        "0 is a number, too, that of the first value: `or` takes it for nothing.": (
+            right or None
+        ),
         "This stops at the first value: return None only after the loop.": (
             0 if right == 0 else None
         ),
