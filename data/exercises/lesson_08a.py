@@ -19,6 +19,7 @@ _BATCHES: tuple[tuple[_Rows, int], ...] = (
     ([[4], [7, 0, 7, 2], [0, 6]], 0),  # prompts hold the id of the padding
     ([[3, 3, 3, 3, 3]], 1),
     ([[7], [4, 7, 0], [2, 0]], 7),  # the padding is not 0
+    ([[8], [8, 9], [8]], 0),  # two prompts are equal
 )
 
 
@@ -46,6 +47,8 @@ def _pad_problem(got: Any, rows: _Rows, pad: int) -> str:
                 "Rows of an earlier call stand here, too. A list that is made only"
                 " once, such as the default of a parameter, keeps them."
             )
+    if sizes == [len({*map(tuple, rows)})] * 2 != [len(rows)] * 2:
+        return "Two prompts can be equal: each has its own row."
     if sizes != [len(rows)] * 2:
         return "Return two lists of rows: the ids and the mask."
     ids, mask = parts
@@ -232,6 +235,10 @@ _QUEUES: tuple[tuple[list[_Job], int, int, str], ...] = (
          ("a", "warm", 10), ("e", "greedy", 10)], 8, 1000,
         "The kind of the oldest counts, not that of most: here it is warm.",
     ),
+    (
+        [("a", "greedy", 40), ("b", "greedy", 300), ("c", "greedy", 50)], 2, 200,
+        "b stays, so it is no row of this batch: c is the second of two.",
+    ),
 )  # fmt: skip
 
 
@@ -250,12 +257,18 @@ def _batch(waiting: list[_Job], rows: int, places: int) -> list[str]:
 def _check_batch(answer: Answer) -> str | None:
     for waiting, rows, places, note in _QUEUES:
         got, right = answer([*waiting], rows, places), _batch(waiting, rows, places)
+        got = [*got] if isinstance(got, tuple) else got
         if got == right:
             continue
         if not isinstance(got, list) or not all(isinstance(n, str) for n in got):
             note = "Return a list of names."
         elif sorted(got) == sorted(right):
             note = "These are the right ones in another order: keep that of the queue."
+        elif len(got) > len(waiting):
+            note = (
+                "Names of an earlier call stand here, too. A list that is made only"
+                " once, such as the default of a parameter, keeps them."
+            )
         elif waiting[0][0] not in got:
             note = _QUEUES[6][3]
         return (
@@ -388,8 +401,8 @@ _NO_JSON = (
 )
 _STREAMS: tuple[tuple[list[str], tuple[str, str | None] | str, str], ...] = (
     (
-        [_ROLE, "", _chunk(content="Good"), "", _chunk(content=" day"), "",
-         _chunk(content="\n"), "", _chunk("stop"), "", "data: [DONE]", ""],
+        [_ROLE, _chunk(content="Good"), _chunk(content=" day"), _chunk(content="\n"),
+         _chunk("stop"), "data: [DONE]"],
         ("Good day\n", "stop"), "Join the contents of all deltas, in their order.",
     ),
     (
@@ -438,10 +451,19 @@ _STREAMS: tuple[tuple[list[str], tuple[str, str | None] | str, str], ...] = (
 )  # fmt: skip
 
 
+def _sent(lines: list[str]) -> list[str]:
+    """Return the lines as a server sends them: an empty one behind each of data."""
+    return [
+        part
+        for line in lines
+        for part in ([line, ""] if line.startswith("data:") else [line])
+    ]
+
+
 def _events_got(answer: Answer, lines: list[str]) -> tuple[Any, str]:
     """Return what the answer gives for lines, and what its error means."""
     try:
-        got = answer([*lines])
+        got = answer(_sent(lines))
         return tuple(got) if isinstance(got, list) else got, ""
     except NotImplementedError:
         raise
@@ -472,10 +494,16 @@ def _check_events(answer: Answer) -> str | None:
         if got == right:
             continue
         raised = isinstance(got, str) and got.startswith("RuntimeError: ")
+        before = "".join(row[1][0] for row in _STREAMS[:case])
         if not told and raised:
             told = "" if case >= 3 else "No chunk here has an error, so raise none."
         elif not told and not isinstance(got, tuple) and isinstance(right, tuple):
             told = "Return two values: the answer and its finish_reason."
+        elif not told and case and got[:1] == (before + right[0],):
+            told = (
+                "The text of an earlier call stands here, too. A list that is made only"
+                " once, such as the default of a parameter, keeps it."
+            )
         elif not told and isinstance(right, tuple) and got[:1] == right[:1]:
             told = "The finish_reason is that of the chunk that has one."
         elif not told and isinstance(right, tuple) and got == right[::-1]:
@@ -485,7 +513,7 @@ def _check_events(answer: Answer) -> str | None:
                 "White space at the ends is a part of the text, of each piece too:"
                 " leave it as it is."
             )
-        shown = "\n         ".join(filter(None, lines))
+        shown = "\n         ".join(lines)
         return f"{told or note}\n  input: {shown}\n  expected: {right}\n  got: {got!r}"
     return None
 
