@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import chain, islice
 from numbers import Real
 from typing import Any
 
@@ -515,6 +515,11 @@ def _check_sizes(answer: Answer) -> str | None:
         note = "Return a list of numbers."
     elif sorted(got[wrong[0]]) == right[wrong[0]]:
         note = "Sort them: the smallest size comes first."
+    elif got[wrong[0]] == [*chain(*right[: wrong[0] + 1])]:
+        note = (
+            "Sizes of an earlier call stand here, too. A list that is made only once,"
+            " such as the default of a parameter, keeps them."
+        )
     beliefs = [_sizes_beliefs(heads, gpus) for heads, gpus, _ in _HEADS]
     return (
         f"{_believed(got, beliefs, note)}"
