@@ -64,6 +64,11 @@ _LOOPS: tuple[tuple[list[int], int, str], ...] = (
         2,
         "[2] twice is the smallest block at the end. Cut that, once.",
     ),
+    (
+        [151_644, 872, 198, 40, 872, 198, 40],
+        2,
+        "Ids of a real tokenizer are large: here [872, 198, 40] comes twice.",
+    ),
     ([], 2, "Without ids there is no loop: return []."),
 )
 
@@ -252,6 +257,13 @@ _CACHES: tuple[tuple[list[int], list[int], int, str], ...] = (
         [1, 2, 3, 4, 5],
         1,
         "The common start ends at the first difference: 2 shared, 3 to read.",
+    ),
+    (
+        [3, 4, 1, 2],
+        [1, 2, 3, 4, 5],
+        2,
+        "The cache has both blocks, but behind other ids. All ids up to a block's end"
+        " must be the same.",
     ),
     (
         [*range(40)],
@@ -445,6 +457,20 @@ _REPLIES: tuple[tuple[str, str, str, str, str], ...] = (
      "The </think> in the prompt closed an earlier thought, not this one."),
     (_HEAD, "<think>\n\n</think>\n\nA long story of a", "length", "empty thought",
      "The answer was cut, but the thought before it is empty, whatever `stop` is."),
+    (_HEAD, "He said " + "no " * 50, "length", "loop",
+     "Fifty times are more than four: it still ends with the same word four times."),
+    (_HEAD, "Paris.<|im_end|> \n", "stop", "healthy",
+     "A space behind the end token is white space, too: that is nothing."),
+    (_HEAD, "Hi.<|im_end|>\nno no no no", "length", "does not stop",
+     "It is a loop, too, but behind <|im_end|>: that stands first."),
+    (_HEAD, "<think>\n\n</think>\n\nno no no no", "length", "loop",
+     "The loop stands before the empty thought in the list."),
+    (_HEAD + "<think>\n", "3 plus 4 is 7.\n</think>\n\nThe answer", "length",
+     "healthy", "The limit cut the answer: the thought had its </think> before."),
+    (_HEAD, "<think>\nA greeting.\n</think>\n\nHi, how", "length", "healthy",
+     "The limit cut the answer: the thought had its </think> before."),
+    (_HEAD, "<think></think>Hi<|im_end|>", "stop", "empty thought",
+     "Nothing at all stands between the tags: no thought is emptier."),
 )  # fmt: skip
 
 
