@@ -219,6 +219,8 @@ _LISTS: tuple[tuple[list[str], str | None], ...] = (
     (["C", "Qwen3-8B"], "4.51.3"),
     (["Qwen3-8B", "C"], "4.51.3"),
     (["E", "C"], "4.51.10"),
+    (["E", "Qwen3-VL-8B"], "4.57"),
+    (["Qwen3.5-4B", "E"], "5.2"),
     (["Qwen3-8B", "Qwen3-ASR"], None),
     (["Qwen3-ASR", "Qwen3-8B"], None),
     (["Qwen3-8B", "D"], None),
@@ -244,6 +246,8 @@ def _version_problem(got: Any, names: list[str], right: str | None) -> str:
         return "No model of this list needs that version: use the list's own."
     if got == max(known):
         return "Versions are not texts, nor decimals: 4.9 is older than 4.51."
+    if got.count(".") > right.count("."):
+        return "A version of more parts need not be newer: 4.51.10 is older than 4.57."
     if _version(got)[:2] == _version(str(right))[:2]:
         return "Compare all parts of a version, as whole numbers, from the left."
     if got == min(known, key=_version):
@@ -254,7 +258,7 @@ def _version_problem(got: Any, names: list[str], right: str | None) -> str:
 def _check_version(answer: Answer) -> str | None:
     for names, right in _LISTS:
         got = answer([*names], dict(_NEEDS))
-        if got == right and type(got) is type(right):
+        if got == right and isinstance(got, str | None):
             continue
         note = _version_problem(got, names, right)
         needs = {name: _NEEDS.get(name, "(not there)") for name in names}
@@ -383,6 +387,7 @@ def _box_problem(got: list[Any], case: tuple[_Box, str, _Box, _Box]) -> str:
         (_scaled(box, resized, grid), "The box is wanted in the original picture."),
         (_scaled(box, turned[0], turned[1]), "Width and height are exchanged."),
         (_scaled(box, size[::-1], grid), "Width and height are exchanged."),
+        (_scaled(box, size, turned[1]), "Width and height are exchanged."),
         (_scaled(box, (size[0],) * 2, (grid[0],) * 2), "Two of them are heights."),
         (
             [*right[:2], right[0] + sides[0], right[1] + sides[1]],
