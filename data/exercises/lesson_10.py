@@ -59,6 +59,11 @@ _MEASURED_OTHERS: tuple[tuple[dict[str, Any], list[str], str], ...] = (
         {"agree": 0.4, "seconds": 2}, ["tokens", "agree", "gain"],
         "The order is that of the promises: what was not measured has its place, too.",
     ),
+    (
+        {"tokens": float("nan"), "seconds": None, "agree": 0.4, "gain": 1},
+        ["tokens", "seconds", "agree"],
+        "The order is that of the promises: None and nan have their place, too.",
+    ),
 )  # fmt: skip
 
 
@@ -283,6 +288,26 @@ _TYPED: tuple[tuple[str, bool, str], ...] = (
         "The full stop is missing.",
     ),
     (f"Start with 3. {_ASK}", False, "There is no operation at all."),
+    (
+        f"Start with Start with 3, add 4, then double it. {_ASK}", False,
+        "'Start with' stands there twice: take it off once, at the beginning.",
+    ),
+    (
+        f"Start with 3, add 4, then double it. {_ASK}. {_ASK}", False,
+        "The question stands there twice: take it off once, at the end.",
+    ),
+    (
+        f"Start with 3, add 4, then double it.. {_ASK}", False,
+        "There are two full stops: the form has one.",
+    ),
+    (
+        f"Start with 3, add 4 then double it. {_ASK}", False,
+        "A comma and a space stand before 'then', too: here is no comma.",
+    ),
+    (
+        f"Start with 3, Add 4, then double it. {_ASK}", False,
+        "'Add 4' is not in the list: small and capital letters are different signs.",
+    ),
 )  # fmt: skip
 _HALVE = ["halve it", "add 4"]
 
@@ -446,13 +471,27 @@ _GRADED: tuple[tuple[list[tuple[str, str]], list[str], list[int], str], ...] = (
         "A reply can have several lines, and a number three digits: 144.",
     ),
     ([("2", "stop")], ["22"], [0, 1, 0], "2 is only a part of 22."),
+    (
+        [("3", "stop"), ("3", "stop")], ["3", "4"], [1, 1, 0],
+        "Two replies can be equal: each is compared with its own answer.",
+    ),
+    (
+        [("6 plus 3 is 9.", "stop")], ["6"], [0, 1, 0],
+        "6 is a number of this reply, but not the last: that is 9.",
+    ),
+    (
+        [("0", "stop"), ("10 ends in 0.", "stop")], ["0", "7"], [1, 1, 0],
+        "0 is a number like any other, though Python takes the number 0 for False.",
+    ),
     ([], [], [0, 0, 0], "No replies: three times 0."),
 )  # fmt: skip
 _KINDS = ("right", "wrong", "no answer")
 
 
 def _check_grade(answer: Answer) -> str | None:
+    before = [0, 0, 0]
     for replies, answers, counts, note in _GRADED:
+        before = [old + new for old, new in zip(before, counts, strict=True)]
         right = dict(zip(_KINDS, counts, strict=True))
         got = answer([*replies], [*answers])
         if got != right:
@@ -460,6 +499,8 @@ def _check_grade(answer: Answer) -> str | None:
                 note = f"Return a dictionary with the keys {', '.join(_KINDS)}."
             elif counts == [2, 1, 0] and not got["right"]:
                 note = 'Nothing is right? The number 6 never equals the text "6".'
+            elif [got[kind] for kind in _KINDS] == before != counts:
+                note = "The counts of an earlier call are in these: begin each at 0."
             return (
                 f"{note}\n  input: {replies}, {answers}\n  expected: {right}\n"
                 f"  got: {got!r}"
@@ -582,6 +623,21 @@ _FORMATS: tuple[tuple[list[dict[str, Any]], float, str | None, str], ...] = (
     (
         [_row("int8", 0.9, 99, 100)], interval(99, 100)[0], "int8",
         "A lower end exactly at the floor is good enough.",
+    ),
+    (
+        [_row("int4", 0.5, 188, 200), _row("int8", 0.9, 199, 200)], 0.9, "int8",
+        "The interval of 188 of 200 begins at 0.898, below 0.9: do not round.",
+    ),
+    (
+        [_row("b", 0.5, 199, 200), _row("a", 0.5, 190, 200)], 0.9, "b",
+        "The first of two equally small ones has the higher lower end. Keep that end"
+        " whenever you keep a name.",
+    ),
+    (
+        [_row("fp32", 3.0, 100, 100), _row("c", 0.5, 188, 200),
+         _row("d", 0.5, 190, 200)], 0.8, "d",
+        "c and d are equally small, and d is better than c. How good the large fp32 was"
+        " does not matter: keep the lower end whenever you keep a name.",
     ),
     ([], 0.5, None, "There is no format at all: return None."),
 )  # fmt: skip
@@ -736,6 +792,11 @@ _PAIRS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "-----+", "++++++", _OLD, _OLD,
         "it pays|5 won, none lost: 5 is more than twice the square root of 5.",
+    ),
+    (
+        "-" * 7 + "+", "+" * 7 + "-", _OLD, _OLD,
+        "it pays|7 won, 1 lost: 6 is more than twice the square root of 8, 5.66. Do not"
+        " round.",
     ),
     (
         "-" * 20 + "+" * 10, "+" * 20 + "-" * 10, _OLD, _OLD,
