@@ -18,6 +18,12 @@ _BLIND = (
     (list("0123456789") + ["4"], list("0123456789"), "Ten digits, equally often."),
     (list("334"), list("3333"), "Not every set of answers has ten kinds."),
     (list("2225678"), list("1345"), "A favourite may never be right."),
+    (
+        list("1331215"),
+        list("113444499"),
+        "The most frequent answer need not stand side by side, nor be the first that"
+        " comes again: count each one in all of training.",
+    ),
 )
 
 
