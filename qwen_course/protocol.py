@@ -114,7 +114,7 @@ def parse(body: bytes) -> ChatRequest:
         return ChatRequest.model_validate_json(body, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"])) or None
+        param = ".".join(map(str, first["loc"])).removesuffix(".[key]") or None
         told = f"{param}: {first['msg']}." if param else f"The body: {first['msg']}."
         raise ApiError(400, told[:300], param=param) from None
 
