@@ -30,10 +30,10 @@ def connect(
         raise CourseError(rule, hints[0])
     try:
         there = urlsplit(url)
-        _ = there.port  # raises for one that cannot be
-        whole = there.scheme in ("http", "https") and there.hostname
-        if not whole or url.split() != [url]:
-            raise ValueError("http:// or the host is missing, or it holds a space")
+        # .port raises for one that cannot be; http://http:// has an empty one
+        whole = there.port != 0 and there.hostname and there.netloc[-1] != ":"
+        if not whole or there.scheme not in ("http", "https") or url.split() != [url]:
+            raise ValueError("http://, host or port is missing, or it holds a space")
         return client(base_url=url, api_key=key or "none", **options)
     except ImportError as error:  # ALL_PROXY names a SOCKS proxy
         rule = f"The proxy of this machine cannot be used: {error}"

@@ -168,6 +168,7 @@ def test_a_server_that_breaks_off_is_no_end_of_a_reply():
     [
         "http://10.0.0.5:PORT/v1", "http://10.0.0.5:8000/v1\n",
         "10.0.0.5:8000/v1", "http:///v1", "http://10.0.0.5: 8000/v1",
+        "http://http://10.0.0.5:8000/v1", "http://10.0.0.5:/v1",
     ],
 )  # fmt: skip
 def test_a_mistyped_address_is_told(address):
