@@ -32,7 +32,7 @@ from typing import Any
 PROCESSES = 32  # of the fenced code
 USE = ["namespaces", "landlock"]  # the tests take one away to see the fallback
 TESTS = ast.Assert | ast.Expr | ast.For | ast.Try | ast.With  # statements that count
-TESTS |= ast.If | ast.While | ast.Match
+TESTS |= ast.If | ast.While | ast.Match | ast.TryStar
 
 
 def run(code: str, tests: str, seconds: float, memory_mb: int) -> dict[str, Any]:

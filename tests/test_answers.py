@@ -953,7 +953,7 @@ def test_of_two_tests_on_a_line_the_one_that_failed_is_named():
 
 @pytest.mark.parametrize("how", [
     "if True:\n    {}", "n = 1\nwhile n:\n    n -= 1\n    {}",
-    "match 1:\n    case 1:\n        {}",
+    "match 1:\n    case 1:\n        {}", "try:\n    {}\nexcept* ValueError:\n    pass",
 ])  # fmt: skip
 def test_tests_in_a_branch_are_counted(how):
     test = how.format("assert f(1) == 2")
