@@ -104,7 +104,7 @@ def same_expression(text: str, expected: str) -> Verdict:
     """
     expected = str(expected)
     text = str(text) if "." in expected else expressions.ROUNDED.sub("", str(text))
-    if "e" not in expected:
+    if "e" not in expected.lower():
         text = expressions.SCIENTIFIC.sub(r"*10^{\1}", text)
     verdict = _same(text, expected, expressions.is_equation(expected))
     if not verdict.passed and expressions.is_curve(expected):

@@ -235,6 +235,7 @@ def test_boxes():
         ("So it is -1.5E+3.", "-1500", True),
         ("2e-3", "0.003", False),
         ("2e-3.5", "0.002", False),
+        ("2E-3", "2E - 3", True),
     ],
 )
 def test_fractions_of_one_sign_and_python_s_small_numbers(text, expected, passed):
