@@ -50,9 +50,10 @@ ONE_SIGN: dict[str, Any] = {  # pattern -> in plain signs
     r"((?<=\d) ?)?([¼-¾⅐-⅞])": spelt,
     "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+": lambda m: f"^{{{m[0].translate(_RAISED)}}}",
 }
-_REWRITE = ONE_SIGN | {
-    r"(?<=\d)[eE]([-+]\d\d)(?!\d)": r"*10^{\1}",  # 1e-07
+_REWRITE: dict[str, Any] = {
     r"\\(?:text|mathrm|textbf|mathbf) ?\{([^{}]*)\}": r" \1 ",
+    **ONE_SIGN,  # after \text{x²}, for it puts braces there
+    r"(?<=\d)[eE]([-+]\d\d)(?!\d)": r"*10^{\1}",  # 1e-07
     r"(?<![A-Za-z\\])([A-Za-z])_(?:\{(\w+)\}|(\w))": r" \1_\2\3 ",  # x_1, not log_2
     r"(?<=\d),(?=\d{3}(?!\d))|(?<! [A-Za-z])(?<!log)_(?:\{\w+\}|\w)": "",
     r"\\[dtc]?frac\s*(\w)\s*(\w)": r"\\frac{\1}{\2}",  # \frac12

@@ -67,6 +67,7 @@ SAME = [
     (r"\boxed{x_1 x_2}", "x_2 x_1"), ("(y_2-y_1)/(x_2-x_1)", "(y_1-y_2)/(x_1-x_2)"),
     (r"v_{0} t + \frac{1}{2} a t^2", "v_0 t + a t^2/2"),
     (r"\log_2 8", "3"), ("log_10(100)", "2"), (r"\log_{\frac12} 8", "-3"),
+    (r"\boxed{\text{x² + 1}}", "x^2 + 1"), (r"\mathbf{x²+½}", "x^2 + 1/2"),
     (r"2^{\log_2 x}", "x"), (r"\log_b(x^2)", r"\ln(x^2)/\ln b"), ("x/log_2 8", "x/3"),
 ]  # fmt: skip
 DIFFERENT = [
