@@ -109,8 +109,8 @@ def read(text: str, equation: bool = False) -> list[Any]:
     Of "f'(x) = 2x" and of "a = b = 2x" the last side counts; ± gives two. As an
     equation, "left = right" is read as left - right. Raises Unreadable.
     """
-    name = r"^[a-zA-Z](?:_\w+)? (?:in|∈|=(?=.*,)) \{"  # of a set: x = {1, 2}
-    plain = re.sub(name, "{", _plain(text))
+    plain = re.sub(r" (?:in|∈) \{", " = {", _plain(text))
+    plain = re.sub(r"^[a-zA-Z]+(?:_\w+)? = (?=\{.*,)", "", plain)  # x = {1, 2}
     if "," in plain and _CLOSES.get(plain[0]) == plain[-1]:  # a set or a pair
         with contextlib.suppress(Unreadable):
             return _solutions(plain[1:-1], equation)

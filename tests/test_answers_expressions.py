@@ -31,6 +31,8 @@ SAME = [
     (r"\frac{1}{3}(-2 \pm \sqrt{19})", POINTS),
     ("(-2+sqrt 19)/3 and (-2-sqrt 19)/3", POINTS),
     (r"x \in \left\{1, 2\right\}", "1, 2"), ("x ∈ {1, 2}", "2, 1"),
+    (r"\theta \in \{\pi/3\}", "pi/3"), (r"\theta_1 \in \{1, 2\}", "1, 2"),
+    (r"f(2) \in \{\sqrt{5}\}", "sqrt 5"),
     ("S = {1, 2}", "1, 2"), ("2 or 1", "{1, 2}"), ("{a, b}", "{b, a}"),
     # an equation of a curve is met by its right side and by any multiple
     ("2x-y+1=0", "y=2x+1"), ("y=2x+1", "2x-y+1=0"), ("2x+1", "y=2x+1"),
