@@ -76,7 +76,7 @@ def _libraries() -> Iterator[dict[str, str]]:
 
 
 def _weights() -> Iterator[dict[str, str]]:
-    """Say for each role which weights are here, whether whole and whether usable."""
+    """Say for each role which weights are here, and whether they are whole."""
     sha256 = functools.cache(weights.sha256)
     for role, choice in models.ROLES.items():
         source, fetch = models.resolve(role), f"python -m qwen_course fetch {role}"

@@ -42,7 +42,7 @@ class Local:
         loaded: as `models.load` gives it.
         batch: rows in a batch; 1 makes a queue of single requests.
         batch_tokens: places in the cache of a batch (rows x longest row).
-        waiting: rows that may wait; more are refused with status 503.
+        waiting: rows that may wait; more get status 503, of one request 400.
         window: seconds without a newcomer after which a batch starts.
     """
 
@@ -73,7 +73,7 @@ class Local:
 
     def _prepare(self, request: ChatRequest, output_tokens: int) -> Work:
         settings, n = request.settings(), request.n or 1
-        if n > self.most_waiting:
+        if n > max(1, self.most_waiting):
             raise ApiError(400, f"n is at most {self.most_waiting} here.", param="n")
         tools = request.tools if request.tool_choice != "none" else None
         messages = [*map(_plain, request.messages)]

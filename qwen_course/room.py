@@ -49,8 +49,8 @@ def from_outside(
 ) -> Reply:  # fmt: skip
     """Return a server's reply; a piece that came at a moment may be several tokens."""
     new = usage.get("completion_tokens") or len(moments)
-    details = usage.get("completion_tokens_details") or {}
-    thought = details.get("reasoning_tokens") or 0
+    details = usage.get("completion_tokens_details")
+    thought = (isinstance(details, dict) and details.get("reasoning_tokens")) or 0
     seconds = time.perf_counter() - started
     return Reply(
         text=text, thinking=thinking, prompt_tokens=usage.get("prompt_tokens") or 0,
