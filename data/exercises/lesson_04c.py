@@ -1,6 +1,7 @@
 """Exercises of lesson 04c: parameters at work, claims by intervals, an even load."""
 
 from collections.abc import Callable, Collection
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -16,7 +17,7 @@ _TWO_LAYERS = {
     f"{layer}.mlp.experts.{n}.{part}": size
     for layer in (0, 1)
     for n in (0, 1)
-    for part, size in (("up", 100), ("down", 50))
+    for part, size in (("gate", 100), ("up", 100), ("down", 50))
 }
 _MANY = {f"model.layers.0.moe.experts.{n}.up_proj.weight": 3 for n in range(16)}
 # Sizes, experts, chosen, note.
@@ -26,19 +27,20 @@ _NETS: tuple[tuple[dict[str, int], int, int, str], ...] = (
         "The experts hold 400, a quarter of that works: 100. All the rest works: 1416.",
     ),
     (
-        _BODY | _SPARSE | {"1.mlp.up": 300}, 4, 2,
-        "Layer 1 has no experts: its mlp works for each token.",
+        _BODY | _SPARSE | {"1.mlp.up": 400}, 4, 2,
+        "Layer 1 has no experts: its mlp works for each token, all of its 400.",
     ),
     (
-        _BODY | _SPARSE | {"0.mlp.shared_experts.up": 80}, 4, 2,
+        _BODY | _SPARSE | {"0.mlp.shared_experts.0.up": 80}, 4, 2,
         "A shared expert is not chosen: it works for each token. Its name has no"
         " `.experts.`.",
     ),
     (_BODY | _SPARSE, 4, 4, "All four experts are chosen, so every parameter works."),
     (
         _BODY | _TWO_LAYERS, 2, 1,
-        "Two layers have experts, and each expert has two weights. The router takes 1"
-        " of 2 in each layer, so half of 600 works.",
+        "Two layers have experts, and each expert has three weights, two of them of"
+        " the same size. The router takes 1 of 2 in each layer, so half of 1000"
+        " works.",
     ),
     (
         {"model.embed_tokens.weight": 1000} | _MANY, 16, 10,
@@ -199,6 +201,11 @@ _MEASURED: tuple[tuple[dict[str, _Interval], str], ...] = (
         "Look at every pair. Guessing can be better, too: here it beats stubborn. And a"
         " small gap is a gap: 0.402 is below 0.404.",
     ),
+    (
+        {"coin": (0.5, 0.5), "dice": (0.25, 0.25), "a": (0.5, 0.7), "b": (0.5, 0.7)},
+        "a and b have the same interval: both are better than dice. So is the coin,"
+        " though both are exact. But a and b only touch the coin: that is no gap.",
+    ),
 )
 
 
@@ -352,6 +359,11 @@ _BATCHES: tuple[tuple[_Routed, str], ...] = (
         "Three experts are chosen for each token: f is 2/3, 2/3, 2/3, 1 and 0.",
     ),
     (([(1,)], [[0.3, 0.7]]), "A single token is a batch too: f is 0 and 1."),
+    (
+        ([(0,), (1,), (1,)], [[0.9, 0.1], [0.4, 0.6], [0.45, 0.55]]),
+        "Expert 1 is chosen more often, but expert 0 has the higher P: f is 1/3 and"
+        " 2/3, P is 0.583 and 0.417. Multiply the two of the same expert.",
+    ),
 )
 
 
@@ -365,6 +377,7 @@ def _check_balance(answer: Answer) -> str | None:
         pairs = zip(chosen, probabilities, strict=True)
         inside = sum(row[e] for picks, row in pairs for e in picks)
         got = answer([*chosen], [[*row] for row in probabilities])
+        got = float(got) if isinstance(got, Decimal) else got
         if isinstance(got, Real) and abs(got - expected) < 1e-6:
             continue
         others = (
