@@ -1,6 +1,7 @@
 """Exercises of lesson 05a: codes and scales by hand, size in MB, the worst column."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from itertools import islice
 from math import isclose, isfinite
 from numbers import Real
@@ -46,6 +47,11 @@ _TENSORS: tuple[tuple[list[float], int, int, str], ...] = (  # weights, bits, gr
         [7.0, 2.5, -3.5, 0.5], 4, 4,
         "The step is 1. Where two codes are equally near, either is right.",
     ),
+    (
+        [0.7, -0.7, 0.0, -0.35, 0.0], 4, 2,
+        "A group of zeros has no other weight. The first one here only adds up to 0,"
+        " the second only begins with 0: both have a scale above 0.",
+    ),
 )  # fmt: skip
 
 
@@ -55,7 +61,7 @@ def _in_groups(weights: list[float], group: int) -> list[list[float]]:
 
 def _numbers(values: Any, most: int) -> list[float]:
     values = list(islice(values, most + 1))
-    if not all(isinstance(value, Real) for value in values):
+    if not all(isinstance(value, Real | Decimal) for value in values):
         raise TypeError
     return [float(value) for value in values]
 
@@ -359,6 +365,7 @@ def _check_size(answer: Answer) -> str | None:
         rest = total - embedding
         expected = (rest * (bits + scale_bits / group) + embedding * 16) / 8e6
         got = answer(*sizes)
+        got = float(got) if isinstance(got, Decimal) else got
         if isinstance(got, Real) and isclose(got, expected, rel_tol=1e-9):
             continue
         if not isinstance(got, Real):
@@ -467,6 +474,10 @@ _SIGN = (
     " activation, changes the output as much: use the sizes, without the sign. (Or"
     " columns pile up: put each one into a copy of the weights.)"
 )
+_ONCE = (
+    "A product changes by error times activation, each of them once and without the"
+    " sign: no square, and no range from the smallest to the largest."
+)
 
 
 def _layer(seed: int) -> tuple[_Matrix, _Matrix]:
@@ -502,6 +513,11 @@ _LAYERS: tuple[tuple[_Matrix, _Matrix, dict[int, str]], ...] = (
         [[0.13, -0.23, 0.7, 0.33], [0.21, -0.52, -0.7, 0.11], [0.41, 0.32, 0.7, 0.22]],
         _TOKENS,
         {0: _MEAN, 3: _SIGN},
+    ),
+    (
+        [[0.12, 0.24, 0.248, 0.7], [0.31, 0.34, 0.352, 0.7]],
+        [[10.0, 1.0, 0.5, 0.1], [1.0, -6.0, 1.0, 0.2], [0.3, 2.0, 4.5, 0.1]],
+        {0: _ONCE, 2: _ONCE},
     ),
     (*_layer(173), {}),  # each other measure has another worst column here
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Exercises of lesson 05b: timings in pairs, drafts that pay, the roof of decoding."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from numbers import Real
 from statistics import mean, median
 from typing import Any
@@ -35,7 +36,7 @@ _TIMINGS: tuple[tuple[list[float], str], ...] = (  # seconds: A B A B ...
         [6.0, 7.5, 4.0, 2.0, 9.0, 6.0],
         "The ratios are 0.8, 2 and 1.5. Put the ratios in order, not the pairs.",
     ),
-    ([5.0, 2.0], "There is one pair, so its ratio is the median."),
+    ([5.0, 1.6], "There is one pair, so its ratio is the median: 3.125."),
 )
 
 
@@ -45,6 +46,7 @@ def _check_paired(answer: Answer) -> str | None:
         ratios = [x / y for x, y in zip(a, b, strict=True)]
         expected = median(ratios)
         got = answer([*seconds])
+        got = float(got) if isinstance(got, Decimal) else got
         if isinstance(got, Real) and abs(got - expected) < 0.006:
             continue
         others: _Others = (
@@ -209,6 +211,7 @@ def _check_speedup(answer: Answer) -> str | None:
             if accepted != 1:
                 raise
             got = error
+        got = float(got) if isinstance(got, Decimal) else got
         if isinstance(got, Real) and abs(got - expected) < 0.006:
             continue
         others: _Others = (
@@ -380,7 +383,7 @@ _ROOFS: tuple[tuple[int, int, float, float, str], ...] = (
     ),
     (
         32_762_123_264, 777_912_320, 16, 5,
-        "Do not round: with 5 GB/s, Qwen3-32B reaches 0.0782 tokens a second.",
+        "Do not round: with 5 GB/s, Qwen3-32B reaches 0.07816 tokens a second.",
     ),
 )  # fmt: skip
 
@@ -390,8 +393,9 @@ def _check_roof(answer: Answer) -> str | None:
         read = (parameters - embedding) * bits / 8
         expected = bandwidth * 1e9 / read
         got = answer(parameters, embedding, bits, bandwidth)
+        got = float(got) if isinstance(got, Decimal) else got
         near = 0.002 * expected
-        if isinstance(got, Real) and abs(got - expected) < near:
+        if isinstance(got, Real) and abs(got - expected) < 1e-6 * expected:
             continue
         others = (
             (expected * 8, "8 bits are one byte: divide by 8 once."),
@@ -431,12 +435,12 @@ def _check_roof(answer: Answer) -> str | None:
         note = _told(got, others, near, note)
         if isinstance(got, Real) and abs(got * expected - 1) < 0.005:
             note = "These are seconds for a token. Return tokens for a second."
-        if any(got == round(expected, n) for n in range(4)):
-            note = "Do not round: on a slow machine it is 0.0782 tokens a second."
+        if any(got == round(expected, n) for n in range(7)):
+            note = "Do not round: on a slow machine it is 0.07816 tokens a second."
         return (
             f"{note}\n  input: parameters={parameters}, embedding={embedding},"
             f" bits={bits}, bandwidth_gb_s={bandwidth}"
-            f"\n  expected: {expected:.4g}\n  got: {got!r}"
+            f"\n  expected: {expected:.8g}\n  got: {got!r}"
         )
     return None
 

@@ -194,7 +194,8 @@ def _check_longest(answer: Answer) -> str | None:
         native.append(min(card.context_native, exact[-1]))
         usual.append(max(0, int(room / need.kv_cache_gb / 4096)))
         ends.append(limit)
-        got.append(answer(card, dtype, memory_gb))
+        tokens = answer(card, dtype, memory_gb)
+        got.append(float(tokens) if isinstance(tokens, Decimal) else tokens)
     whole = [isinstance(a, Real) and float(a).is_integer() for a in got]
     told = [int(a) if is_so else 0 for a, is_so in zip(got, whole, strict=True)]
     if told == exact and all(whole):
