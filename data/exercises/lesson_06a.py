@@ -46,6 +46,10 @@ _CHATS: tuple[_Chat, ...] = (
          1, 31, 32, 9, 0, 41, 2, 9],
         1, 2, [31, 32, 9],
     ),
+    (  # a text that begins and ends with a newline, and has an id twice in a row
+        [1, 30, 9, 41, 2, 9, 1, 31, 32, 9, 9, 42, 42, 9, 2, 9],
+        1, 2, [31, 32, 9],
+    ),
     (  # the assistant writes the header's ids, too
         [1, 32, 31, 9, 43, 2, 9, 1, 31, 32, 9, 41, 31, 32, 9, 44, 2, 9],
         1, 2, [31, 32, 9],
@@ -104,7 +108,7 @@ def _mask_problem(got: Sequence[Any], chat: _Chat) -> str:
         return "A turn of the assistant is missing. Every one of them counts."
     if lacking & {last for _, last in turns}:
         return "<|im_end|> does not count here: so the model never learns to stop."
-    return "A part of the answer is missing. All that lies within the turn counts."
+    return "A part of the answer is missing. All within the turn counts, newlines too."
 
 
 def _check_mask(answer: Answer) -> str | None:
@@ -490,10 +494,10 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
     ),
     (
         [[_user("a"), _says("")], [_user("a"), _says(" \n")], [_user("a"), _says("0")],
-         [_user(""), _says("0")]],
+         [_user(""), _says("0")], [_user("a"), _says("!")]],
         _TESTS, 20,
         "Spaces and newlines alone are an empty answer, too. In row 3 the user's"
-        " message is empty, not the answer.",
+        " message is empty, not the answer. Row 4 is right: split() gives a word.",
     ),
     (
         [
@@ -504,11 +508,16 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("one   two"), _says("three four five")],
             [_user("one\ntwo\nthree"), _says("four\nfive six")],
             [_user("one"), _says("two"), _tool("three four five"), _says("six")],
+            [_user(" one two\n"), _says("three four five ")],
+            [_user(""), _says("one two three four five")],
+            [_user("2 + 3 ?"), _says("= 5")],
+            [_user("one-two isn't"), _says("three four five")],
         ],
         _TESTS, 5,
         "Count the words of all messages of a row, also of the system prompt and of"
         " tools. Exactly `longest` words are allowed. Between two words are spaces or"
-        " newlines, one or more.",
+        " newlines, one or more, and nothing else: a + is a word. What stands around a"
+        " text, or an empty one, makes no word.",
     ),
     (
         [
@@ -530,11 +539,13 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("What is 2 - 2?"), _says("0")],
             [_user("NAME\nA RIVER."), _says("Nile")],
             [_user("What is 2+2?"), _says("4")],
+            [_user("Name a river"), _says("Nile")],
+            [_user("Name a river.\nIt must be long."), _says("Nile")],
         ],
         [*_TESTS, " Say\n hi!\n"], 20,
         "A row leaks if any user's message has the words of a test, all of them, in"
         " this order, and no others. Compare both texts in lower case, split at"
-        " spaces and newlines.",
+        " spaces and newlines: a full stop belongs to its word.",
     ),
     (
         [[_user("Hi"), _says("Hello!"), _user("Bye")], [_user("Hi"), _says("Hello!")]],
@@ -549,6 +560,7 @@ _DATA: tuple[tuple[list[_Messages], list[str], int, str], ...] = (
             [_user("Name a river."), _says("Nile or Rhine or Indus")],
             [_user("Name a river."), _says(""), _user("one two three four")],
             [_user("one two three four five six seven"), _says("")],
+            [_user("Name a river."), {"role": "bot", "content": "Nile"}],
         ],
         _TESTS, 6,
         "If a row has several faults, the first of the list counts: role, no answer,"
