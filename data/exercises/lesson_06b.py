@@ -64,6 +64,11 @@ _SIZES: tuple[tuple[_Points, str], ...] = (
         "Take answers.interval. With it, these two do not overlap: other kinds of"
         " intervals are wider.",
     ),
+    (
+        [(8, 34, 100), (16, 54, 100)],
+        "There is a gap between 43.7 % and 44.3 %. Do not round the ends.",
+    ),
+    ([(4, 0, 10), (8, 3, 10)], "0 of 10 has an interval, too: it overlaps."),
 )
 
 
@@ -142,7 +147,7 @@ def _check_enough(answer: Answer) -> str | None:
     ends = []
     for examples, k, n in points:
         low, high = answers.interval(k, n)
-        ends.append(f"({examples}, {k}, {n}): {low:.0%} to {high:.0%}")
+        ends.append(f"({examples}, {k}, {n}): {low:.1%} to {high:.1%}")
     return (
         f"{note}\n  input: {'; '.join(ends)}"
         f"\n  expected: {right[wrong[0]]}\n  got: {got[wrong[0]]!r}"

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from itertools import product
 from numbers import Real
 from typing import Any
@@ -198,7 +199,8 @@ _TALKS: tuple[_Messages, ...] = (
     [_user(" Sort:\n2\n1\n"), _says(" 1\n2\n")],
     [_user("2 + 2?"), _says("4"), _user("Sure?"), _says("4")],
     [_user("2 + 2?"), _says("4") | {"reasoning_content": "Two and two."},
-     _user("2 + 3?"), _says("5") | {"reasoning_content": "Two and three."}],
+     _user("2 + 3?"), _says("5") | {"reasoning_content": "Two and three.\nSo 5."}],
+    [_system(""), _user("Hi"), _user("2 + 2?"), _system("Be short."), _says("4")],
 )  # fmt: skip
 
 
@@ -489,7 +491,7 @@ def _memory_beliefs(need: _Need) -> dict[str, float]:
 def _check_memory(answer: Answer) -> str | None:
     got = [answer(*need) for need in _NEEDS]
     right = [*map(_needed, _NEEDS)]
-    plain = [isinstance(g, Real) and not isinstance(g, bool) for g in got]
+    plain = [isinstance(g, Real | Decimal) and not isinstance(g, bool) for g in got]
     values = [float(g) if ok else -1.0 for g, ok in zip(got, plain, strict=True)]
 
     def same(sizes: list[float]) -> list[bool]:
