@@ -115,7 +115,8 @@ def _check_mask(answer: Answer) -> str | None:
     for chat in _CHATS:
         ids, start, end, header = chat
         right = _labels(ids, _turns(ids, end, [start, *header]))
-        got = answer([*ids], start, end, [*header])
+        parts = [int(str(id)) for id in (start, end)]  # equal, but other objects
+        got = answer([*ids], *parts, [*header])
         try:
             labels = [*islice(got, len(ids) + 1)]
             if not all(isinstance(label, Real) for label in labels):

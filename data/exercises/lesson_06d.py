@@ -1,6 +1,7 @@
 """Exercises of lesson 06d: better or not, rows of a process, training and serving."""
 
 import math
+import operator
 import random
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
@@ -684,13 +685,17 @@ _PROMPTS: tuple[
 )
 
 
-def _differences(a: Sequence[str], b: Sequence[str]) -> list[tuple[Any, ...]]:
+def _differences(
+    a: Sequence[str], b: Sequence[str], differ: Callable[[Any, Any], Any] = operator.ne
+) -> list[tuple[Any, ...]]:
     pairs = enumerate(zip_longest(a, b))
-    return [(i, x, y) for i, (x, y) in pairs if x != y]
+    return [(i, x, y) for i, (x, y) in pairs if differ(x, y)]
 
 
-def _differs(a: Sequence[str], b: Sequence[str]) -> tuple[Any, ...] | None:
-    return next(iter(_differences(a, b)), None)
+def _differs(
+    a: Sequence[str], b: Sequence[str], differ: Callable[[Any, Any], Any] = operator.ne
+) -> tuple[Any, ...] | None:
+    return next(iter(_differences(a, b, differ)), None)
 
 
 def _stripped(a: list[str], b: list[str]) -> tuple[Any, ...] | None:
@@ -772,7 +777,11 @@ def _is_place(got: Any) -> bool:
 
 
 def _check_difference(answer: Answer) -> str | None:
-    got = [answer([*trained], [*served]) for trained, served, _ in _PROMPTS]
+    sent = [  # equal tokens are different objects, as those of two tokenizers are
+        (trained, [(token + " ")[:-1] for token in served])
+        for trained, served, _ in _PROMPTS
+    ]
+    got = [answer([*trained], [*served]) for trained, served in sent]
     formed = [_is_place(g) for g in got]
     places = [tuple(g) if f and g else g for g, f in zip(got, formed, strict=True)]
     right = [_differs(trained, served) for trained, served, _ in _PROMPTS]
@@ -782,6 +791,8 @@ def _check_difference(answer: Answer) -> str | None:
     trained, served, note = _PROMPTS[wrong[0]]
     if all(formed):
         note = _of_difference(places, note)
+        if places == [_differs(a, b, operator.is_not) for a, b in sent]:
+            note = "Tokens are the same if they are equal: == and !=, not `is`."
     else:
         wrong = [formed.index(False)]
         trained, served, _ = _PROMPTS[wrong[0]]
