@@ -368,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         status = options.run(options)  # None from those that can only go well
-        sys.stdout.flush()
+        print(end="", flush=True)  # unlike sys.stdout.flush, also after >&-
         return status or 0
     except CourseError as error:
         print(error, file=sys.stderr)

@@ -584,6 +584,11 @@ def test_chat_says_that_the_input_is_closed_before_it_loads(capsys, monkeypatch)
     assert "standard input is closed" in capsys.readouterr().err
 
 
+def test_a_closed_output_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # so Python starts after >&-
+    assert main(["models", "coder"]) == 0
+
+
 def test_a_refused_turn_does_not_end_the_chat(capsys, monkeypatch):
     talk = Talk(monkeypatch, ["a " * 600 + "\n", "One\n"])
     assert main(BRIEF) == 0
