@@ -12,6 +12,7 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from . import expressions, sandbox, sources
@@ -62,6 +63,13 @@ class Verdict:
     reason: str
     output: str = field(default="", repr=False)
     seconds: float = field(default=0.0, repr=False, compare=False)
+
+
+def plain(value: Any) -> Any:
+    """Return a Decimal as float, numpy's bool as bool, all else as it is."""
+    if isinstance(value, Decimal):
+        return float(value)
+    return bool(value) if type(value).__name__ in ("bool", "bool_") else value
 
 
 def same_number(text: str, expected: float | str, tolerance: float = 1e-6) -> Verdict:

@@ -1,9 +1,9 @@
 """Exercises of lesson 00: slice a reply, know when it ended, its speed, test code."""
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from numbers import Real
 
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 from qwen_course.generate import Reply
 
@@ -260,13 +260,10 @@ _REPLIES = (
 )
 
 
-_BOOLS = ("bool", "bool_")  # Python's, and numpy's two names
-
-
 def _check_finished(answer: Callable[[Reply], object]) -> str | None:
     for reply, expected, note in _REPLIES:
         got = answer(reply)
-        got = bool(got) if type(got).__name__ in _BOOLS else got
+        got = answers.plain(got)
         if got == reply.stop:
             note = "Return True or False, not the field itself: compare it."
         elif not isinstance(got, bool):
@@ -336,7 +333,7 @@ def _check_speed(answer: Callable[[int, float, float], object]) -> str | None:
         got = answer(tokens, first, seconds)
         waited, later = seconds - first, tokens - 1
         expected = later / waited if later else 0.0
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if not isinstance(got, Real):
             note = "Return a number."
         elif abs(got - expected) < 1e-6:

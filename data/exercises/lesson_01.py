@@ -1,13 +1,10 @@
 """Exercises of lesson 01: what fits, tied embeddings, the KV cache, a licence."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from numbers import Real
 
-from qwen_course import catalog
+from qwen_course import answers, catalog
 from qwen_course.checks import Exercise, Wrong
-
-_BOOLS = ("bool", "bool_")  # Python's, and numpy's two names
 
 # --- 1.1 ----------------------------------------------------------------------------
 
@@ -43,7 +40,7 @@ def _check_fits(answer: Callable[..., object]) -> str | None:
     for values, note in _MACHINES:
         total, _, bits, memory = values
         expected, got = total * bits / 8 <= memory, answer(*values)
-        got = bool(got) if type(got).__name__ in _BOOLS else got
+        got = answers.plain(got)
         if got is expected:
             continue
         if not isinstance(got, bool):
@@ -120,7 +117,7 @@ def _check_share(answer: Callable[..., object]) -> str | None:
         body, vocabulary, hidden, tied = values
         tables = vocabulary * hidden * (1 if tied else 2)
         expected, got = tables / (body + tables), answer(*values)
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if isinstance(got, Real) and abs(got - expected) < 1e-9:
             continue
         if not isinstance(got, Real):
@@ -314,7 +311,7 @@ def _check_sell(answer: Callable[..., object]) -> str | None:
     for name, note in _SHOP:
         card = cards[name]
         expected, got = card.license == "Apache-2.0", answer(card)
-        got = bool(got) if type(got).__name__ in _BOOLS else got
+        got = answers.plain(got)
         if got is expected:
             continue
         if not isinstance(got, bool):

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from decimal import Decimal
 from itertools import accumulate
 from numbers import Real
 
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., object]
@@ -392,7 +392,7 @@ def _near(got: object, *values: float) -> bool:
 def _check_expected(answer: Answer) -> str | None:
     for lengths, budget, guess, note in _CURVES:
         got, n = answer([*lengths], budget, guess), len(lengths)
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         share = sum(length <= budget for length in lengths) / n
         expected = share + (1 - share) * guess
         unique = sum(length <= budget for length in {*lengths}) / len({*lengths})

@@ -1,10 +1,10 @@
 """Exercises of lesson 04a: pass@k, the end of a hole, a fair coin, nested braces."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from math import comb
 from numbers import Real
 
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., object]
@@ -61,7 +61,7 @@ def _check_chance(answer: Answer) -> str | None:
             if n - right >= k:
                 raise
             got = error
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if _near(got, expected):
             continue
         if not isinstance(got, Real | ValueError):

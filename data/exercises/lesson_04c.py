@@ -1,10 +1,10 @@
 """Exercises of lesson 04c: parameters at work, claims by intervals, an even load."""
 
 from collections.abc import Callable, Collection
-from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., Any]
@@ -377,7 +377,7 @@ def _check_balance(answer: Answer) -> str | None:
         pairs = zip(chosen, probabilities, strict=True)
         inside = sum(row[e] for picks, row in pairs for e in picks)
         got = answer([*chosen], [[*row] for row in probabilities])
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if isinstance(got, Real) and abs(got - expected) < 1e-6:
             continue
         others = (

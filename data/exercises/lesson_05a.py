@@ -8,6 +8,7 @@ from numbers import Real
 from random import Random
 from typing import Any
 
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., Any]
@@ -365,7 +366,7 @@ def _check_size(answer: Answer) -> str | None:
         rest = total - embedding
         expected = (rest * (bits + scale_bits / group) + embedding * 16) / 8e6
         got = answer(*sizes)
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if isinstance(got, Real) and isclose(got, expected, rel_tol=1e-9):
             continue
         if not isinstance(got, Real):

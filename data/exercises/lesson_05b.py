@@ -1,11 +1,11 @@
 """Exercises of lesson 05b: timings in pairs, drafts that pay, the roof of decoding."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from numbers import Real
 from statistics import mean, median
 from typing import Any
 
+from qwen_course import answers
 from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., Any]
@@ -46,7 +46,7 @@ def _check_paired(answer: Answer) -> str | None:
         ratios = [x / y for x, y in zip(a, b, strict=True)]
         expected = median(ratios)
         got = answer([*seconds])
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if isinstance(got, Real) and abs(got - expected) < 0.006:
             continue
         others: _Others = (
@@ -211,7 +211,7 @@ def _check_speedup(answer: Answer) -> str | None:
             if accepted != 1:
                 raise
             got = error
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if isinstance(got, Real) and abs(got - expected) < 0.006:
             continue
         others: _Others = (
@@ -393,7 +393,7 @@ def _check_roof(answer: Answer) -> str | None:
         read = (parameters - embedding) * bits / 8
         expected = bandwidth * 1e9 / read
         got = answer(parameters, embedding, bits, bandwidth)
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         near = 0.002 * expected
         if isinstance(got, Real) and abs(got - expected) < 1e-6 * expected:
             continue

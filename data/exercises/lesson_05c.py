@@ -1,11 +1,10 @@
 """Exercises of lesson 05c: a format for a machine, the longest context, a price."""
 
 from collections.abc import Callable, Iterable
-from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from qwen_course import catalog
+from qwen_course import answers, catalog
 from qwen_course.checks import Exercise, Wrong
 
 Answer = Callable[..., Any]
@@ -195,7 +194,7 @@ def _check_longest(answer: Answer) -> str | None:
         usual.append(max(0, int(room / need.kv_cache_gb / 4096)))
         ends.append(limit)
         tokens = answer(card, dtype, memory_gb)
-        got.append(float(tokens) if isinstance(tokens, Decimal) else tokens)
+        got.append(answers.plain(tokens))
     whole = [isinstance(a, Real) and float(a).is_integer() for a in got]
     told = [int(a) if is_so else 0 for a, is_so in zip(got, whole, strict=True)]
     if told == exact and all(whole):
@@ -321,7 +320,7 @@ def _check_dollars(answer: Answer) -> str | None:
         tokens = speed * 3600 / 1e6  # millions an hour
         expected = (power + machine) / tokens
         got = answer(*bill)
-        got = float(got) if isinstance(got, Decimal) else got
+        got = answers.plain(got)
         if isinstance(got, Real) and abs(got - expected) <= 1e-6 * expected:
             continue
         beliefs = (
